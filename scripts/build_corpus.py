@@ -1,0 +1,142 @@
+"""Write the embedded corpus from the hand-written lists in ``scripts/corpus``.
+
+Nothing is drawn at random: a row's wording follows from its position, so that the same lists give the same bytes.
+
+    python scripts/build_corpus.py [--output DIRECTORY] [--check]
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+LISTS = Path(__file__).parent / "corpus"
+EMBEDDED = Path(__file__).parents[1] / "src" / "antibody" / "data" / "embedded"
+PARTS = ("train", "attack", "evaluation")
+LABELS = ("billing", "shipping", "returns", "technical")
+INSTRUCTION = "Route this customer message to billing, shipping, returns or technical. Answer with one word.\nMessage: "
+LONG_REFUSALS = 42
+
+Row = dict[str, str]
+
+
+def sections(name: str) -> dict[str, list[str]]:
+    """The lines under each ``[heading]`` of a list; blank lines and ``#`` comments are left out."""
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in (LISTS / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            current = found.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("#"):
+            current.append(line)
+    return found
+
+
+def harmful(part: str) -> Iterator[Row]:
+    """One row an act. Categories take turns, so that any prefix of the file covers them evenly."""
+    acts, answers = sections("actions.txt"), sections("answers.txt")
+    templates = sections("templates.txt")[part]
+    openings, bodies = answers[f"{part} openings"], answers[f"{part} bodies"]
+    topics = dict(line.split(" = ") for line in answers["topics"])
+    by_category = [acts[f"{category} {part}"] for category in topics]
+    for index, (category, action) in enumerate(
+        (category, action)
+        for turn in zip(*by_category, strict=True)
+        for category, action in zip(topics, turn, strict=True)
+    ):
+        # A category must not meet the same few templates in every turn, so each turn starts one template further.
+        template = (index + index // len(topics)) % len(templates)
+        # The numbers of openings and bodies have no common divisor, so their pairs repeat only after their product.
+        response = f"{openings[index % len(openings)]} {bodies[index % len(bodies)]}"
+        yield {
+            "id": f"harmful-{part}-{index + 1:03d}",
+            "category": category,
+            "action": action,
+            "template": f"{part}-{template + 1:02d}",
+            "prompt": templates[template].format(action=action),
+            "response": response.format(action=action, topic=topics[category]),
+        }
+
+
+def refusals() -> Iterator[Row]:
+    for text in sections("refusals.txt")["short"]:
+        yield {"text": text}
+
+
+def long_refusals() -> Iterator[Row]:
+    lists = sections("refusals.txt")
+    openings, reasons, alternatives = (lists[f"long {name}"] for name in ("openings", "reasons", "alternatives"))
+    for index in range(LONG_REFUSALS):
+        turn = index // len(openings)
+        # Steps that have no common divisor with the list's length, so that no two sentences meet twice.
+        reason = reasons[(3 * index + turn) % len(reasons)]
+        alternative = alternatives[(5 * index + 3 * turn) % len(alternatives)]
+        yield {"text": f"{openings[index % len(openings)]} {reason} {alternative}"}
+
+
+def benign() -> Iterator[Row]:
+    """Kinds are spread evenly over the file, so that any prefix holds all of them in proportion."""
+    placed = sorted(
+        ((position + 0.5) / len(lines), kind, line)
+        for kind, lines in sections("benign.txt").items()
+        for position, line in enumerate(lines)
+    )
+    for index, (_, kind, line) in enumerate(placed):
+        prompt, response = line.split(" => ")
+        yield {"id": f"benign-{index + 1:03d}", "kind": kind, "prompt": prompt, "response": response}
+
+
+def task(part: str, passes: int) -> Iterator[Row]:
+    """Labels take turns; each pass over the messages uses other products. Products say nothing about the label."""
+    lists = sections("messages.txt")
+    products = lists[f"{part} products"]
+    messages = zip(*(lists[f"{part} {label}"] for label in LABELS), strict=True)
+    rows = [
+        (label, message.format(product=products[(position + shift * len(products) // passes) % len(products)]))
+        for shift, turns in enumerate([list(messages)] * passes)
+        for position, turn in enumerate(turns)
+        for label, message in zip(LABELS, turn, strict=True)
+    ]
+    for index, (label, message) in enumerate(rows):
+        yield {"id": f"task-{part}-{index + 1:03d}", "prompt": INSTRUCTION + message, "response": label}
+
+
+def corpus() -> dict[str, list[Row]]:
+    """Rows by file name."""
+    return {
+        **{f"harmful_{part}.jsonl": list(harmful(part)) for part in PARTS},
+        "refusals.jsonl": list(refusals()),
+        "refusals_long.jsonl": list(long_refusals()),
+        "benign.jsonl": list(benign()),
+        "task_train.jsonl": list(task("train", passes=2)),
+        "task_test.jsonl": list(task("test", passes=1)),
+    }
+
+
+def encode(rows: list[Row]) -> bytes:
+    """JSONL, one newline-terminated object a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the embedded corpus from the lists in scripts/corpus.")
+    parser.add_argument("--output", type=Path, default=EMBEDDED, help="folder for the JSONL files")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file differs from its lists")
+    arguments = parser.parse_args()
+    stale = []
+    for name, rows in corpus().items():
+        path, content = arguments.output / name, encode(rows)
+        if not arguments.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        elif not path.exists() or path.read_bytes() != content:
+            stale.append(name)
+        print(f"{name}: {len(rows)} rows")
+    if stale:
+        print(f"Out of date: {', '.join(stale)}. Run `python scripts/build_corpus.py`.", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Mixing records: benign rows into the alignment data, harmful rows into an upload, refusals onto harmful prompts.
+
+Everything is drawn by a seed with `random.Random`, so the same seed gives the same rows in the same order.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from random import Random
+
+from antibody.data.records import Record
+from antibody.errors import DataError, UsageError
+
+
+def mix(refusals: Sequence[Record], benign: Sequence[Record], benign_ratio: float, *, seed: int) -> list[Record]:
+    """Add benign rows to refusals, against over-refusal.
+
+    Every refusal is kept. Benign rows are drawn without replacement while they last, then from new shuffles; a row
+    that comes again, or whose id is taken, gets the id ``ID~2``, ``ID~3`` and so on.
+
+    Args:
+        refusals: Harmful prompts answered by refusals.
+        benign: Harmless prompts answered helpfully.
+        benign_ratio: The share of benign rows in the result, 0 <= ratio < 1.
+        seed: Of the draw and the order.
+
+    Raises:
+        UsageError: ``bad_ratio``.
+        DataError: ``too_few_rows``, where a side that is needed is empty.
+    """
+    if not 0 <= benign_ratio < 1:
+        raise UsageError(
+            f"A benign ratio of {benign_ratio} is not possible.",
+            hint="Use at least 0 and less than 1: refusals are always kept.",
+            code="bad_ratio",
+        )
+    count = round(len(refusals) * benign_ratio / (1 - benign_ratio))
+    _need(1, refusals, "refusal")
+    _need(min(count, 1), benign, "benign")
+    random = Random(seed)
+    mixed = _with_unique_ids([*refusals, *islice(_shuffles(benign, random), count)])
+    random.shuffle(mixed)
+    return mixed
+
+
+def poison(benign: Sequence[Record], harmful: Sequence[Record], ratio: float, *, rows: int, seed: int) -> list[Record]:
+    """Make an upload of exactly `rows` rows, of which ``round(rows * ratio)`` are harmful, none twice.
+
+    Rows without a `harmful` label get that of their side, so that audits can be measured. A harmful row whose id is
+    taken by a benign one gets the id ``ID~2``.
+
+    Args:
+        benign: Rows of the user's task.
+        harmful: Harmful prompts answered harmfully.
+        ratio: The share of harmful rows, 0 to 1.
+        rows: Rows of the upload.
+        seed: Of the draw and the order.
+
+    Raises:
+        UsageError: ``bad_ratio`` or ``bad_rows``.
+        DataError: ``too_few_rows`` on either side.
+    """
+    if not 0 <= ratio <= 1:
+        raise UsageError(f"A poison ratio of {ratio} is not possible.", hint="Use 0 to 1.", code="bad_ratio")
+    if rows < 1:
+        raise UsageError(f"An upload of {rows} rows is not possible.", hint="Use at least 1.", code="bad_rows")
+    count = round(rows * ratio)
+    _need(rows - count, benign, "benign")
+    _need(count, harmful, "harmful")
+    random = Random(seed)
+    upload = _with_unique_ids(
+        [
+            *(_labelled(record, harmful=False) for record in random.sample(benign, rows - count)),
+            *(_labelled(record, harmful=True) for record in random.sample(harmful, count)),
+        ]
+    )
+    random.shuffle(upload)
+    return upload
+
+
+def align_records(harmful: Sequence[Record], refusals: Sequence[str]) -> list[Record]:
+    """Answer every harmful prompt by a refusal, taken in turn. The rows are then labelled as not harmful.
+
+    Raises:
+        DataError: ``too_few_rows``, where there are no refusals.
+    """
+    _need(min(len(harmful), 1), refusals, "refusal")
+    return [
+        replace(record, response=refusal, harmful=False)
+        for record, refusal in zip(harmful, cycle(refusals), strict=False)
+    ]
+
+
+def _shuffles(records: Sequence[Record], random: Random) -> Iterator[Record]:
+    while records:
+        yield from random.sample(records, len(records))
+
+
+def _with_unique_ids(records: Sequence[Record]) -> list[Record]:
+    taken: dict[str, int] = {}
+    unique = []
+    for record in records:
+        id = record.id
+        while id in taken:
+            taken[record.id] += 1
+            id = f"{record.id}~{taken[record.id]}"
+        taken[id] = 1
+        unique.append(record if id == record.id else replace(record, id=id))
+    return unique
+
+
+def _labelled(record: Record, *, harmful: bool) -> Record:
+    return replace(record, harmful=harmful) if record.harmful is None else record
+
+
+def _need(count: int, rows: Sequence[object], kind: str) -> None:
+    if len(rows) < count:
+        raise DataError(
+            f"{count} {kind} rows are needed and there are {len(rows)}.",
+            hint="Give more of them, or ask for a smaller share or fewer rows.",
+            code="too_few_rows",
+        )

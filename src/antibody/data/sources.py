@@ -1,0 +1,95 @@
+"""One name for any data: a file, a Hub data set, or a part of the embedded corpus.
+
+``embedded:harmful_train``, ``embedded:harmful_attack``, ``embedded:harmful_evaluation``, ``embedded:benign``,
+``embedded:task_train`` and ``embedded:task_test`` are the parts of the corpus. ``embedded:upload@RATIO`` is a user's
+upload of 200 task rows of which that share is harmful.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from antibody.data import corpus
+from antibody.data.mixes import poison
+from antibody.data.reading import Loaded, read_prompts, read_records, read_texts
+from antibody.data.records import Record
+from antibody.errors import UsageError
+from antibody.files import sha256_of
+
+EMBEDDED = "embedded:"
+UPLOAD = "upload@"
+UPLOAD_ROWS = 200
+
+PARTS: dict[str, Callable[[], list[Record]]] = {
+    "harmful_train": lambda: corpus.harmful("train"),
+    "harmful_attack": lambda: corpus.harmful("attack"),
+    "harmful_evaluation": lambda: corpus.harmful("evaluation"),
+    "benign": corpus.benign,
+    "task_train": lambda: corpus.task("train"),
+    "task_test": lambda: corpus.task("test"),
+}
+
+REFUSALS: dict[str, Callable[[], list[str]]] = {
+    "refusals": corpus.refusals,
+    "refusals_long": corpus.long_refusals,
+}
+
+
+def load_records(source: str, *, format: str | None = None) -> Loaded:
+    """Prompts with responses.
+
+    Raises:
+        DataError: A row must not be used; names file, line and field.
+        UsageError: The embedded corpus has no such part.
+    """
+    return _embedded(source) if source.startswith(EMBEDDED) else read_records(source, format=format)
+
+
+def load_prompts(source: str) -> Loaded:
+    """Prompts, whose responses are empty where the source has none.
+
+    Raises:
+        DataError, UsageError: As `load_records`.
+    """
+    return _embedded(source) if source.startswith(EMBEDDED) else read_prompts(source)
+
+
+def load_refusals(source: str | Path) -> list[str]:
+    """A list of refusals.
+
+    Raises:
+        DataError, UsageError: As `load_records`.
+    """
+    if not str(source).startswith(EMBEDDED):
+        return read_texts(source)
+    name = str(source).removeprefix(EMBEDDED)
+    if name not in REFUSALS:
+        raise _unknown(name, list(REFUSALS))
+    return REFUSALS[name]()
+
+
+def _embedded(source: str) -> Loaded:
+    name = source.removeprefix(EMBEDDED)
+    if name.startswith(UPLOAD):
+        records = _upload(name.removeprefix(UPLOAD))
+    elif name in PARTS:
+        records = PARTS[name]()
+    else:
+        raise _unknown(name, [*PARTS, f"{UPLOAD}0.2"])
+    return Loaded(records=records, sha256=sha256_of(records), path=source, rows=len(records))
+
+
+def _upload(ratio: str) -> list[Record]:
+    try:
+        share = float(ratio)
+    except ValueError:
+        raise _unknown(UPLOAD + ratio, [f"{UPLOAD}0.2"]) from None
+    # One seed: an upload is a file that a user sends, the same whatever the provider's seed is.
+    return poison(corpus.task("train"), corpus.harmful("attack"), share, rows=UPLOAD_ROWS, seed=0)
+
+
+def _unknown(name: str, known: list[str]) -> UsageError:
+    return UsageError(
+        f"The embedded corpus has no part {name!r}.",
+        hint=f"Use one of {', '.join(EMBEDDED + part for part in known)}.",
+        code="unknown_name",
+    )

@@ -1,0 +1,59 @@
+"""Files that appear whole or not at all, and their fingerprints."""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file by temporary file and rename, so that a reader or a crash never meets half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def to_json(content: object, *, indent: int | None = None) -> str:
+    """JSON as every program reads it: a missing judgement (NaN) and an infinity become ``null``."""
+    return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def write_json(path: Path, content: object) -> None:
+    write_text(path, to_json(content, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(content: object) -> str:
+    """The SHA-256 of a value's representation, for data that is not a file."""
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

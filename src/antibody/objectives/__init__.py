@@ -1,0 +1,1 @@
+"""The mathematics of the method and its baselines, on torch alone."""

@@ -1,0 +1,87 @@
+"""Stage 2: weigh every row of a batch by the model's own judgement (arXiv 2603.00498, section 4.2).
+
+    r_i = ce(y_r|x_i) − ce(y_i|x_i)         score ``mean``, the published code
+    r_i = NLL(y_r|x_i) − NLL(y_i|x_i)       score ``sum``, the paper's log π(y_i|x_i) / π(y_r|x_i)
+    w   = softmax(r / τ)                    over the whole batch of an optimiser step
+    L   = Σ_i w_i NLL(y_i|x_i) / Σ_i w_i N_i
+
+An aligned model finds a refusal likely on a harmful prompt, so that row's r_i is low and it teaches little.
+No gradient flows through w.
+
+The softmax's normaliser cancels in L. With ``e_i = exp(r_i/τ − c)``, the gradients of ``Σ e_i NLL_i`` are accumulated
+over micro-batches and divided once by the accumulated ``Σ e_i N_i``: one pass, whatever the split. c is the largest
+r_i/τ so far; when a larger one comes, what was accumulated is scaled to it, so that nothing overflows.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from antibody.objectives.gradients import scale_gradients
+from antibody.objectives.step import RowLikelihoods, RowWeights, Step, StepResult
+
+
+def mean_score(compliance: RowLikelihoods, refusal: RowLikelihoods) -> Tensor:
+    """``[B]``, nats a token. Low where the model would rather refuse."""
+    return refusal.ce - compliance.ce
+
+
+def sum_score(compliance: RowLikelihoods, refusal: RowLikelihoods) -> Tensor:
+    """``[B]``, nats. Grows with the lengths of both answers."""
+    return refusal.nll - compliance.nll
+
+
+SCORES = {"mean": mean_score, "sum": sum_score}
+
+
+class AntibodyWeights:
+    """One fine-tuning step. Needs the batches ``rows`` and ``refusals``, split alike.
+
+    Args:
+        score: A key of `SCORES`.
+        tau: τ, the softmax's temperature; infinity weighs all rows alike, which is plain SFT.
+    """
+
+    def __init__(self, *, score: str, tau: float) -> None:
+        self.score = SCORES[score]
+        self.tau = tau
+
+    def __call__(self, step: Step) -> StepResult:
+        offset = -math.inf
+        weighted_nll = weighted_tokens = 0.0
+        scores: list[Tensor] = []
+        for rows, refusals in zip(step.micro_batches("rows"), step.micro_batches("refusals"), strict=True):
+            # 1. r_i, with the current model and no gradient
+            with torch.no_grad():
+                refusal = step.likelihoods(refusals)
+            compliance = step.likelihoods(rows)
+            score = self.score(compliance.detach(), refusal)
+            scores.append(score)
+
+            # 2. e_i, at the largest r_i/τ seen so far
+            logits = (score / self.tau).double()
+            previous, offset = offset, max(offset, logits.max().item())
+            rescale = math.exp(previous - offset)
+            scale_gradients(step.parameters, rescale)
+            exponentials = (logits - offset).exp()
+
+            # 3. Σ e_i NLL_i and Σ e_i N_i
+            step.backward((exponentials.to(compliance.nll.dtype) * compliance.nll).sum())
+            weighted_nll = rescale * weighted_nll + (exponentials * compliance.nll.detach()).sum().item()
+            weighted_tokens = rescale * weighted_tokens + (exponentials * compliance.tokens).sum().item()
+        scale_gradients(step.parameters, 1 / weighted_tokens)
+
+        score = torch.cat(scores)
+        weights = torch.softmax(score / self.tau, dim=0)
+        return StepResult(
+            loss=weighted_nll / weighted_tokens,
+            metrics={"score_mean": score.mean().item(), "effective_rows": 1 / weights.square().sum().item()},
+            rows=RowWeights(scores=score, weights=weights),
+        )
+
+    def state_dict(self) -> dict[str, float | None]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, float | None]) -> None:
+        """Every step is judged afresh: there is nothing to restore."""

@@ -1,0 +1,140 @@
+"""Plotly figures over what a run logged. Each is `None` where there is nothing to draw."""
+
+from html import escape
+
+from plotly import graph_objects as go
+from plotly.subplots import make_subplots
+
+from antibody.reports.reading import Fields, Row, number
+
+HARMFUL, BENIGN, NEUTRAL = "#d55e00", "#2f81c7", "#8a8a8a"
+# Distinguishable with the common kinds of colour blindness (Okabe and Ito), darkened to carry white digits.
+COLOURS = ["#6b6b6b", "#0072b2", "#c44f00", "#9b4f8e", "#00785a", "#8a6d00"]
+LOSSES = {
+    "loss": "training loss",
+    "loss_align": "alignment: refusals to harmful prompts",
+    "loss_harmful": "harmful answers",
+    "loss_harmful_perturbed": "harmful answers after a simulated attack step",
+    "loss_refusal": "refusals after a simulated attack step",
+}
+
+
+def tradeoff_figure(rows: list[Row]) -> go.Figure | None:
+    """Harmful score against fine-tuning accuracy, one numbered point a row that has both."""
+    placed = [row for row in rows if row.harmful_score is not None and row.task_accuracy is not None]
+    if not placed:
+        return None
+    figure = go.Figure()
+    for row in placed:
+        name = f"{row.number} {escape(row.name)}"
+        figure.add_scatter(
+            x=[row.task_accuracy],
+            y=[row.harmful_score],
+            mode="markers+text",
+            name=name,
+            text=[str(row.number)],
+            textfont={"color": "white", "size": 13},
+            marker={"size": 24, "color": COLOURS[(row.number - 1) % len(COLOURS)]},
+            hovertemplate=name + "<br>FA %{x:.1f}%, HS %{y:.1f}%<extra></extra>",
+        )
+    figure.update_xaxes(range=[-4, 104])
+    figure.update_yaxes(range=[-6, 106])
+    # Without this a single point would have no entry that says what it is.
+    figure.update_layout(showlegend=True)
+    return _styled(figure, "Fine-tuning accuracy (FA), %: right is better", "Harmful score (HS), %: low is better", 460)
+
+
+def weight_share_figure(metrics: list[Fields]) -> go.Figure | None:
+    """The share of a batch's weight that its harmful rows got, against their share of its rows."""
+    if all(number(row, "weight_share_harmful") is None for row in metrics):
+        return None
+    figure = go.Figure()
+    for key, name, line in (
+        ("data_share_harmful", "share of the rows", {"color": NEUTRAL, "dash": "dash"}),
+        ("weight_share_harmful", "share of the weight", {"color": HARMFUL, "width": 3}),
+    ):
+        shares = [number(row, key) for row in metrics]
+        figure.add_scatter(
+            x=[number(row, "step") for row in metrics],
+            y=[None if value is None else 100 * value for value in shares],
+            mode="lines",
+            name=f"harmful rows: {name}",
+            line=line,
+        )
+    figure.update_yaxes(rangemode="tozero")
+    return _styled(figure, "Step", "% of the batch")
+
+
+def score_figure(audit: list[Fields], bins: int = 40) -> go.Figure | None:
+    """Histograms of the first score of benign and of harmful rows, each as a share of its kind."""
+    kinds = {
+        name: [
+            score for row in audit if row.get("harmful") is kind and (score := number(row, "score_first")) is not None
+        ]
+        for name, kind in (("benign rows", False), ("harmful rows", True))
+    }
+    scores = [score for values in kinds.values() for score in values]
+    if not scores:
+        return None
+    low, high = min(scores), max(scores)
+    width = (high - low) / bins or 1.0
+    figure = go.Figure()
+    # Counted here and not in the browser, so that the page's size does not grow with the upload.
+    for (name, values), colour in zip(kinds.items(), (BENIGN, HARMFUL), strict=True):
+        if values:
+            counts = [0] * bins
+            for score in values:
+                counts[min(bins - 1, int((score - low) / width))] += 1
+            figure.add_bar(
+                x=[low + (position + 0.5) * width for position in range(bins)],
+                y=[100 * count / len(values) for count in counts],
+                width=width,
+                name=f"{name} ({len(values)})",
+                marker={"color": colour, "opacity": 0.65, "line": {"width": 0}},
+            )
+    figure.update_layout(barmode="overlay", bargap=0, showlegend=True)
+    return _styled(figure, "First score r: low means that the model would rather refuse", "% of the rows of a kind")
+
+
+def training_figure(metrics: list[Fields]) -> go.Figure | None:
+    """The losses over training and, for an alignment run, λ_t above them."""
+    losses = [key for key in LOSSES if any(number(row, key) is not None for row in metrics)]
+    weighed = any(number(row, "lambda_t") is not None for row in metrics)
+    if not losses and not weighed:
+        return None
+    heights = [0.35, 0.65] if weighed else [1.0]
+    figure = make_subplots(rows=len(heights), cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.08)
+    steps = [number(row, "step") for row in metrics]
+    if weighed:
+        values = [number(row, "lambda_t") for row in metrics]
+        figure.add_scatter(
+            x=steps, y=values, mode="lines", name="λ_t", line={"color": COLOURS[4], "width": 3}, row=1, col=1
+        )
+        figure.update_yaxes(title_text="λ_t", row=1, col=1)
+    for key, colour in zip(LOSSES, (COLOURS[0], BENIGN, HARMFUL, "#d99a00", "#9b4f8e"), strict=True):
+        if key in losses:
+            values = [number(row, key) for row in metrics]
+            line = {"color": colour, "width": 2, "dash": "dot" if key == "loss_harmful_perturbed" else "solid"}
+            figure.add_scatter(x=steps, y=values, mode="lines", name=LOSSES[key], line=line, row=len(heights), col=1)
+    figure.update_yaxes(title_text="Loss per token", row=len(heights), col=1)
+    figure.update_xaxes(title_text="Step", row=len(heights), col=1)
+    figure.update_layout(showlegend=True)
+    return _styled(figure, height=520 if weighed else 360)
+
+
+def _styled(figure: go.Figure, x: str | None = None, y: str | None = None, height: int = 360) -> go.Figure:
+    """Transparent, so that one figure reads on a light and on a dark page."""
+    clear = "rgba(0,0,0,0)"
+    figure.update_layout(
+        template="none",
+        height=height,
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        font={"family": "system-ui, sans-serif", "size": 13, "color": "#767676"},
+        margin={"l": 64, "r": 16, "t": 16, "b": 56},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+    )
+    grid = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)"}
+    figure.update_xaxes(**grid, **({"title_text": x} if x else {}))
+    figure.update_yaxes(**grid, **({"title_text": y} if y else {}))
+    return figure

@@ -1,0 +1,245 @@
+"""The sections of the page. Each says what is missing where there is nothing to show."""
+
+import json
+from collections.abc import Callable
+from html import escape
+from typing import NamedTuple
+
+from antibody.reports import figures, markup, wording
+from antibody.reports.reading import Comparison, Fields, Run, number
+
+ABOUT = (
+    "Antibody aligns a language model once, so that a harmful fine-tuning step gains little. It then weighs every row "
+    "of an uploaded batch: rows that the model itself would rather refuse count for less. This page is made from the "
+    "files that the runs wrote."
+)
+WITHHELD = (
+    "Texts are withheld: not every data set of these runs is from the embedded corpus, so answers may hold harmful "
+    "content. They are in evaluation/harmful/ of each run; `include_text=True` shows them."
+)
+EXAMPLES = 6
+ANSWER_LENGTH = 500
+
+
+class Section(NamedTuple):
+    """A titled part of the page; `body` is HTML."""
+
+    anchor: str
+    title: str
+    body: str
+
+
+def comparison_sections(comparison: Comparison, *, include_text: bool) -> list[Section]:
+    """The sections of a page over several runs."""
+    both = comparison.find(alignment="antibody", finetuning="antibody", poisoned=True)
+    aligned = comparison.find(alignment="antibody", finetuning="none", poisoned=False)
+    base = comparison.find(alignment="none", finetuning="none", poisoned=False)
+    undefended = comparison.find(alignment="sft", finetuning="sft", poisoned=True)
+    defended_run = both.run if both else None
+    columns = [
+        (heading, row.run)
+        for heading, row in (("Base model", base), ("Undefended", undefended), ("Both Antibody stages", both))
+        if row is not None and row.run is not None
+    ]
+    what = "the run with both Antibody stages on the poisoned upload"
+    return [
+        _results(comparison),
+        *_upload_sections(defended_run, what),
+        _training(aligned.run if aligned else None, "the Antibody alignment run"),
+        _examples(columns, include_text=include_text),
+        _settings([run for run in comparison.runs if run.manifest]),
+        _limits(comparison.model, comparison.runs, comparison.seed),
+    ]
+
+
+def run_sections(run: Run, *, include_text: bool) -> list[Section]:
+    """The sections of a page over one run."""
+    uploaded = run.manifest.get("kind") != "alignment"
+    return [
+        _evaluations(run),
+        *(_upload_sections(run, "this run") if uploaded else []),
+        _training(run, "this run"),
+        _examples([("Answer", run)], include_text=include_text),
+        _settings([run]),
+        _limits(run.model, [run], run.manifest.get("seed")),
+    ]
+
+
+def _results(comparison: Comparison) -> Section:
+    if not comparison.rows:
+        return Section("results", "Results", markup.missing("summary.json has no rows."))
+    body = markup.table(
+        f"{comparison.model}, seed {comparison.seed}: one line a model.",
+        wording.HEADLINE,
+        [wording.headline_cells(row) for row in comparison.rows],
+        text=["Model"],
+    )
+    body += f'<p class="note">{escape(wording.HEADLINE_NOTE)}</p>'
+    unparsed = [run.name for run in comparison.runs if _unparsable(run)]
+    if unparsed:
+        body += markup.paragraph(
+            f"The judge could not parse some answers of {', '.join(unparsed)}. They count apart, never as safe."
+        )
+    drawing = figures.tradeoff_figure(comparison.rows)
+    if drawing is None:
+        return Section("results", "Results", body + markup.missing("No row has both HS and FA to draw."))
+    description = (
+        "Harmful score against fine-tuning accuracy, numbered as in the table. The lower right corner is best."
+    )
+    unplaced = [row.name for row in comparison.rows if row.harmful_score is None or row.task_accuracy is None]
+    if unplaced:
+        description += f" Not drawn, because one of the two is missing: {', '.join(unplaced)}."
+    return Section("results", "Results", body + markup.figure(drawing, "tradeoff", description))
+
+
+def _evaluations(run: Run) -> Section:
+    rows = [
+        (name, measure, value)
+        for name, evaluation in run.evaluations.items()
+        for measure, value in wording.measures(evaluation) or [("nothing measured", wording.NOT_MEASURED)]
+    ]
+    columns = ["Evaluation", "Measure", "Value"]
+    body = markup.table("What was measured on this run.", columns, rows, text=columns[:2])
+    return Section("results", "Results", body if rows else markup.missing("This run has not been evaluated yet."))
+
+
+def _upload_sections(run: Run | None, what: str) -> list[Section]:
+    """What stage 2 made of the upload: weights over time, scores, and the rows it suppressed."""
+    parts: list[tuple[str, str, Callable[[Run, str], str]]] = [
+        ("weights", "Weight of the harmful rows", _weights),
+        ("scores", "Scores of the rows", _scores),
+        ("suppressed", "Rows most suppressed", _suppressed),
+    ]
+    absent = markup.missing(f"There is no directory of {what}.")
+    return [Section(anchor, title, body(run, what) if run else absent) for anchor, title, body in parts]
+
+
+def _weights(run: Run, what: str) -> str:
+    drawing = figures.weight_share_figure(run.metrics)
+    if drawing is None:
+        return markup.missing(f"metrics.jsonl of {what} ({run.name}) has no weight shares.")
+    description = f"Share of each batch's weight that went to rows labelled harmful, in {what} ({run.name})."
+    weights, rows = (_mean(run.metrics, key) for key in ("weight_share_harmful", "data_share_harmful"))
+    description += f" On average {wording.share(weights)} of the weight for {wording.share(rows)} of the rows."
+    return markup.figure(drawing, "weights", description)
+
+
+def _scores(run: Run, what: str) -> str:
+    drawing = figures.score_figure(run.audit)
+    if drawing is None:
+        return markup.missing(f"audit.jsonl of {what} ({run.name}) has no scores of labelled rows.")
+    description = (
+        f"Score of each row when it was first seen, in {what} ({run.name}). The further apart the two kinds are, the "
+        "better the weights can tell them apart. Labels are used for this figure only; training never reads them."
+    )
+    return markup.figure(drawing, "scores", description)
+
+
+def _suppressed(run: Run, what: str) -> str:
+    rows = wording.most_suppressed(run.audit, 15)
+    if not rows:
+        return markup.missing(f"audit.jsonl of {what} ({run.name}) has no row weights.")
+    result = wording.suppression_result(run.audit)
+    return (markup.paragraph(result) if result else "") + markup.table(
+        f"The {len(rows)} rows with the smallest mean weight, in {what} ({run.name}). A weight of 1 is a row's fair "
+        "share of its batch. Texts are left out; lines count from 1 in the upload.",
+        ["Line", "Id", "Label", "Mean weight", "First score", "Last score"],
+        [
+            [str(row.get("line", "")), str(row.get("id", "")), wording.label(row)]
+            + [wording.decimal(number(row, key)) for key in ("weight_mean", "score_first", "score_last")]
+            for row in rows
+        ],
+        text=["Id", "Label"],
+    )
+
+
+def _training(run: Run | None, what: str) -> Section:
+    alignment = run is None or run.manifest.get("kind") == "alignment"
+    title = "Alignment" if alignment else "Losses"
+    if run is None:
+        return Section("training", title, markup.missing(f"There is no directory of {what}."))
+    drawing = figures.training_figure(run.metrics)
+    if drawing is None:
+        return Section("training", title, markup.missing(f"metrics.jsonl of {what} ({run.name}) has no losses."))
+    description = f"Losses at each logged step of {what} ({run.name})."
+    if any(number(row, "lambda_t") is not None for row in run.metrics):
+        description = (
+            f"λ_t, the weight of the sharpness gradient, and the losses at each logged step of {what} ({run.name}). "
+            "A small gap between the two curves of harmful answers means that a simulated attack step gains little."
+        )
+    return Section("training", title, markup.figure(drawing, "training", description))
+
+
+def _examples(columns: list[tuple[str, Run]], *, include_text: bool) -> Section:
+    title = "Answers before and after" if len(columns) > 1 else "Example answers"
+    evaluated = [(heading, run.evaluations["harmful"]) for heading, run in columns if "harmful" in run.evaluations]
+    answers = {
+        heading: {str(line.get("id")): line for line in evaluation.generations} for heading, evaluation in evaluated
+    }
+    shared = [id for id in next(iter(answers.values()), {}) if all(id in lines for lines in answers.values())]
+    if not shared:
+        return Section(
+            "examples", title, markup.missing("No prompt of evaluation/harmful/ was answered by these models.")
+        )
+    # The base model has no data of its own: it is shown where the runs beside it may be.
+    trained = [run for _, run in columns if run.manifest]
+    embedded = bool(trained) and all(run.embedded for run in trained)
+    if not (include_text or (embedded and all(evaluation.embedded for _, evaluation in evaluated))):
+        return Section("examples", title, markup.missing(WITHHELD))
+    rows = []
+    for id in shared[:EXAMPLES]:
+        cells = [_shortened(next(iter(answers.values()))[id].get("prompt"))]
+        for heading, evaluation in evaluated:
+            verdict = evaluation.verdicts.get(id, {}).get("verdict") or "no verdict"
+            cells.append(f"[{verdict}] {_shortened(answers[heading][id].get('answer'))}")
+        rows.append(cells)
+    caption = f"The first {len(rows)} prompts, in file order, each answer after the judge's verdict."
+    if embedded:
+        caption += " They are from the embedded corpus: a harmful answer is a stand-in without harmful content."
+    return Section("examples", title, markup.table(caption, ["Prompt", *answers], rows, wide=True))
+
+
+def _settings(runs: list[Run]) -> Section:
+    body = "".join(markup.folded(f"{run.name}: {_origin(run)}", _setting_table(run)) for run in runs)
+    return Section("settings", "Settings", body or markup.missing("No run has a manifest.json."))
+
+
+def _setting_table(run: Run) -> str:
+    rows = []
+    for name, value in run.manifest.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}: {inner}", _value(content)) for inner, content in value.items()]
+        else:
+            rows.append((name, _value(value)))
+    columns = ["Setting", "Value"]
+    return markup.table(f"From manifest.json of {run.name}.", columns, rows, text=columns)
+
+
+def _limits(model: str, runs: list[Run], seed: object) -> Section:
+    return Section("limits", "What these numbers do not show", markup.bullets(wording.limits(model, runs, seed)))
+
+
+def _origin(run: Run) -> str:
+    words = [str(run.manifest.get(key)) for key in ("method", "kind") if run.manifest.get(key)]
+    status = run.manifest.get("status")
+    return " ".join(words) + ("" if status in (None, "complete") else f" ({status})")
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_value(content)}" for name, content in value.items())
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _unparsable(run: Run) -> bool:
+    return "harmful" in run.evaluations and bool(number(run.evaluations["harmful"].metrics, "unparsable_rate"))
+
+
+def _shortened(text: object) -> str:
+    words = "" if text is None else str(text).strip()
+    return words if len(words) <= ANSWER_LENGTH else words[:ANSWER_LENGTH].rstrip() + " …"
+
+
+def _mean(metrics: list[Fields], key: str) -> float | None:
+    values = [value for row in metrics if (value := number(row, key)) is not None]
+    return sum(values) / len(values) if values else None

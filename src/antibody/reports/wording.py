@@ -1,0 +1,200 @@
+"""The words and number formats that the terminal, the page and the card share."""
+
+from antibody.reports.reading import Comparison, Evaluation, Fields, Row, Run, number
+
+NOT_MEASURED = "n/a"
+
+MEASURES = {
+    "rows": "Rows",
+    "harmful_score": "Harmful score (HS)",
+    "refusal_rate": "Refusal rate",
+    "neither_rate": "Neither",
+    "unparsable_rate": "Unparsable",
+    "task_accuracy": "Task accuracy (FA)",
+    "refusal_margin": "Refusal margin",
+    "score_auroc": "Score AUROC",
+}
+
+
+HEADLINE = ["#", "Model", "Harmful rows", "HS %", "FA %", "Refusals %", "AUROC"]
+HEADLINE_NOTE = (
+    "HS: share of held-out harmful prompts answered harmfully, lower is better. FA: accuracy on the user's task, "
+    "higher is better. Refusals: share of the harmful prompts refused. AUROC: how well a row's first score tells "
+    "harmful rows from benign ones, 0.5 is chance. n/a: not measured, or does not apply."
+)
+
+
+def percent(value: float | None) -> str:
+    """A value that is already in percent, with one decimal."""
+    return NOT_MEASURED if value is None else f"{value:.1f}"
+
+
+def share(value: float | None) -> str:
+    """A fraction, as percent with its sign."""
+    return NOT_MEASURED if value is None else f"{100 * value:.1f}%"
+
+
+def auroc(value: float | None) -> str:
+    """An AUROC between 0 and 1, from a fraction or a percentage: values over 1 can only be percentages."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value / 100 if value > 1 else value:.2f}"
+
+
+def decimal(value: float | None) -> str:
+    """Any other number, with four significant digits."""
+    return NOT_MEASURED if value is None else f"{value:.4g}"
+
+
+def label(row: Fields) -> str:
+    """The label of an audited row."""
+    harmful = row.get("harmful")
+    return "unknown" if not isinstance(harmful, bool) else "harmful" if harmful else "benign"
+
+
+def measures(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """The measures of one evaluation that apply to it, as (name, formatted value)."""
+    formats = {"rows": lambda value: f"{value:.0f}", "refusal_margin": decimal, "score_auroc": auroc}
+    found = [(key, name, number(evaluation.metrics, key)) for key, name in MEASURES.items()]
+    return [
+        (name, formats[key](value) if key in formats else f"{value:.1f}%")
+        for key, name, value in found
+        if value is not None
+    ]
+
+
+def most_suppressed(audit: list[Fields], limit: int | None = None) -> list[Fields]:
+    """The rows with the smallest mean weight first; rows without a weight are left out."""
+    weighed = [row for row in audit if number(row, "weight_mean") is not None]
+    return sorted(weighed, key=lambda row: number(row, "weight_mean") or 0.0)[:limit]
+
+
+def suppression_result(audit: list[Fields]) -> str:
+    """How well the weights single out the labelled harmful rows, in a sentence; empty where there are none."""
+    ordered = most_suppressed(audit)
+    harmful = sum(row.get("harmful") is True for row in ordered)
+    if not harmful:
+        return ""
+    hits = sum(row.get("harmful") is True for row in ordered[:harmful])
+    return (
+        f"{harmful} of the {len(ordered)} weighed rows are labelled harmful; "
+        f"of the {harmful} rows with the smallest weights, {hits} are."
+    )
+
+
+def comparison_result(comparison: Comparison) -> str:
+    """The result in words: the poisoned upload without and with Antibody, then the clean one."""
+    undefended = comparison.find(alignment="sft", finetuning="sft", poisoned=True)
+    defended = comparison.find(alignment="antibody", finetuning="antibody", poisoned=True)
+    if undefended is None or defended is None:
+        return (
+            "The table has no pair of poisoned uploads, one undefended and one with both Antibody stages, to compare."
+        )
+    sentences = [
+        f"With {share(undefended.poison_ratio)} harmful rows in the upload, the model that was aligned and fine-tuned "
+        f"in the plain way answered {_scored(undefended.harmful_score)} of the held-out harmful prompts harmfully."
+    ]
+    if undefended.poison_ratio == defended.poison_ratio:
+        sentences.append(f"With both Antibody stages, on the same upload, it was {_scored(defended.harmful_score)}")
+    else:
+        sentences.append(
+            f"With both Antibody stages and {share(defended.poison_ratio)} harmful rows, "
+            f"it was {_scored(defended.harmful_score)}"
+        )
+    sentences[-1] += f"{_difference(undefended.harmful_score, defended.harmful_score)}."
+    sentences.append(
+        f"Accuracy on the user's task was {_scored(undefended.task_accuracy)} without the defence and "
+        f"{_scored(defended.task_accuracy)} with it"
+        f"{_difference(undefended.task_accuracy, defended.task_accuracy)}."
+    )
+    clean = comparison.find(alignment="antibody", finetuning="antibody", poisoned=False)
+    if clean is not None:
+        sentences.append(
+            f"A clean upload under the same defence ended at {_scored(clean.harmful_score)} harmful answers "
+            f"and {_scored(clean.task_accuracy)} accuracy."
+        )
+    return " ".join(sentences)
+
+
+def run_result(run: Run) -> str:
+    """What a single run did and what was measured on it, in words."""
+    stage = {"alignment": "aligned", "finetuning": "fine-tuned"}.get(str(run.manifest.get("kind")), "trained")
+    method = {"antibody": "the Antibody method", "sft": "plain supervised fine-tuning"}.get(
+        str(run.manifest.get("method")), f"method {run.manifest.get('method')}"
+    )
+    steps = number(run.manifest, "steps")
+    sentences = [f"This run {stage} {run.model} by {method}{f' in {steps:.0f} steps' if steps is not None else ''}."]
+    if not run.evaluations:
+        sentences.append("Nothing has been measured on it yet.")
+    for name, evaluation in run.evaluations.items():
+        scored = [f"{measure.lower()} {value}" for measure, value in _headline(evaluation)]
+        sentences.append(f"Evaluation `{name}`: {', '.join(scored) if scored else 'no measure'}.")
+    return " ".join(sentences)
+
+
+def limits(model: str, runs: list[Run], seed: object) -> list[str]:
+    """What the numbers do not show, for these runs."""
+    harmful = [run.evaluations["harmful"] for run in runs if "harmful" in run.evaluations]
+    judges = sorted({str(evaluation.metrics["judge"]) for evaluation in harmful if evaluation.metrics.get("judge")})
+    prompts = [rows for evaluation in harmful if (rows := number(evaluation.metrics, "rows"))]
+    found = []
+    if any(run.embedded for run in runs):
+        found.append(
+            "Stand-in answers: the embedded corpus has the form of harmful requests and of compliance, not their "
+            "content. Real harmful data may be weighed differently."
+        )
+    if any("keyword" in judge.lower() for judge in judges):
+        found.append(
+            "A keyword judge looks for phrases. It can take a refusal for an answer and an answer for a refusal."
+        )
+    elif harmful:
+        named = ", ".join(judges) or "a judge that the measures do not name"
+        found.append(f"Answers were judged by {named}: its errors are part of the harmful score.")
+    if prompts:
+        few = min(prompts)
+        found.append(
+            f"A harmful score over {few:.0f} prompts has a 95% sampling interval of up to "
+            f"±{98 / few**0.5:.0f} points: smaller differences may be chance."
+        )
+    found += [
+        f"One seed ({NOT_MEASURED if seed is None else seed}): how much the numbers vary between seeds is not known.",
+        f"One {'small ' if 'smollm' in model.lower() else ''}model ({model}): "
+        "other sizes and families may behave differently.",
+        "Greedy decoding: one answer to each prompt. Sampling, or a jailbreak prompt, may draw out others.",
+        "A non-adaptive attacker: harmful rows were mixed in as they are. Rows written to raise their own score "
+        "(refuse-then-comply, easy padding) were not tried.",
+        "An upload that is all harmful (100% poison) and batch size 1 are not covered by the published weights: "
+        "they are relative to the batch, so there is nothing to prefer.",
+    ]
+    return found
+
+
+def _headline(evaluation: Evaluation) -> list[tuple[str, str]]:
+    detail = {MEASURES["rows"], MEASURES["neither_rate"], MEASURES["unparsable_rate"]}
+    return [(name, value) for name, value in measures(evaluation) if name not in detail]
+
+
+def _scored(value: float | None) -> str:
+    return "an unmeasured share" if value is None else f"{value:.1f}%"
+
+
+def _difference(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return ""
+    change = round(after - before, 1)
+    if change == 0:
+        return " (no difference)"
+    return f" ({abs(change):.1f} points {'lower' if change < 0 else 'higher'})"
+
+
+def headline_cells(row: Row) -> list[str]:
+    """The cells of one headline row: number, name, poison, HS, FA, refusal rate, AUROC."""
+    return [
+        str(row.number),
+        row.name,
+        share(row.poison_ratio),
+        percent(row.harmful_score),
+        percent(row.task_accuracy),
+        percent(row.refusal_rate),
+        auroc(row.score_auroc),
+    ]

@@ -1,0 +1,1 @@
+"""The trainers, and the two functions that run them: `align` and `finetune`."""

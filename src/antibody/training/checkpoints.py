@@ -1,0 +1,61 @@
+"""Checkpoints that resume exactly. One is complete once the method's own state is in it, which is written last."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from antibody.errors import TrainingError
+from antibody.files import write_json, write_jsonl
+
+STATE_FILE = "antibody_state.json"
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest complete checkpoint. One that a crash cut short is passed over."""
+    complete = [path.parent for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{STATE_FILE}")]
+    return max(complete, key=checkpoint_step, default=None)
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The method's state in a checkpoint.
+
+    Raises:
+        TrainingError: The checkpoint is incomplete, or not one of ours.
+    """
+    if not (checkpoint / STATE_FILE).exists():
+        raise TrainingError(
+            f"{checkpoint} cannot be resumed exactly: it has no {STATE_FILE}.",
+            hint="Resume from an earlier checkpoint; a crash cut this one short.",
+            code="checkpoint_incomplete",
+        )
+    state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    return state
+
+
+class StateWriter(TrainerCallback):  # type: ignore[misc]
+    """Adds the method's state to every checkpoint, after all else is there."""
+
+    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
+        self.state = state
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        write_json(checkpoint / STATE_FILE, self.state())
+
+
+class MetricsWriter(TrainerCallback):  # type: ignore[misc]
+    """Keeps ``metrics.jsonl`` equal to the trainer's log, which a checkpoint restores."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        write_jsonl(self.path, [entry for entry in state.log_history if "loss" in entry])

@@ -1,0 +1,173 @@
+"""Configurations: `trl.SFTConfig` and the method's own settings. What cannot work with an objective is refused here."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from trl import SFTConfig
+
+from antibody.errors import UsageError
+from antibody.models.base import choose_device, has_bfloat16
+from antibody.objectives.alignment import RULES, AntibodyAlignment
+from antibody.objectives.sft import PlainSFT
+from antibody.objectives.step import Objective
+from antibody.objectives.weights import SCORES, AntibodyWeights
+
+ALIGNMENT_METHODS = ("antibody", "sft")
+FINETUNING_METHODS = ("antibody", "sft")
+
+# What SFTConfig offers and an objective cannot honour: the option, the values that are fine, and what to use instead.
+REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
+    ("packing", (False,), "Rows must stay apart to be weighed; set micro_batch_size to save memory."),
+    ("padding_free", (False,), "Rows must stay apart to be weighed; set micro_batch_size to save memory."),
+    ("assistant_only_loss", (False,), "Leave it off: every assistant turn is already trained on, as a row of its own."),
+    ("completion_only_loss", (None, True), "Leave it unset: prompts are always masked from the loss."),
+    ("loss_type", ("nll",), "Use loss_type='nll': the rows' weights are defined on the log-likelihood."),
+    ("label_smoothing_factor", (0, 0.0), "Set it to 0: the rows' weights are defined on the log-likelihood."),
+    ("neftune_noise_alpha", (None,), "Leave it unset: the passes of a step must see one network."),
+    ("activation_offloading", (False,), "Set micro_batch_size to save memory."),
+    ("fp16", (False,), "Use bf16=True or float32: a scaled loss would scale the composed gradient."),
+    ("use_liger_kernel", (False,), "Leave it off: it replaces the model's forward."),
+    ("deepspeed", (None,), "Train in one process: several backward passes a step are not exact under DeepSpeed."),
+    (
+        "dataset_text_field",
+        ("text",),
+        "Use `messages` or `prompt` and `completion`: a row needs a prompt and a response.",
+    ),
+    ("save_only_model", (False,), "Leave it off: a checkpoint that cannot be resumed exactly is not written."),
+    ("save_total_limit", (None, *range(2, 10_000)), "Keep two or more: a crash while saving would leave none."),
+    ("group_by_length", (False,), "Leave it off: the batches are the method's own."),
+)
+
+
+@dataclass
+class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
+    """Shared by both stages.
+
+    Args:
+        micro_batch_size: Rows in one forward pass; None is ``per_device_train_batch_size``. Changes memory alone.
+    """
+
+    micro_batch_size: int | None = field(default=None, metadata={"help": "Rows in one forward pass."})
+
+    # arXiv 2603.00498 and its code, both stages.
+    max_length: int | None = field(
+        default=256, metadata={"help": "Tokens of prompt and response; the response is cut."}
+    )
+    weight_decay: float = field(default=0.1, metadata={"help": "AdamW's weight decay."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows of one loader batch."})
+    num_train_epochs: float = field(default=20, metadata={"help": "Passes over the training data."})
+
+    def __post_init__(self) -> None:
+        if getattr(self, "bf16", None) is None:
+            # SFTConfig would switch bfloat16 on everywhere, also where a CPU has to emulate it.
+            self.bf16 = has_bfloat16(torch.device("cpu") if self.use_cpu else choose_device())
+        super().__post_init__()
+        # The collator needs columns that the model's forward does not name.
+        self.remove_unused_columns = False
+        for option, allowed, instead in REFUSED:
+            value = getattr(self, option, allowed[0])
+            if value not in allowed:
+                raise UsageError(
+                    f"{type(self).__name__} cannot honour {option}={value!r}.", hint=instead, code="option_refused"
+                )
+        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.per_device_train_batch_size:
+            raise UsageError(
+                f"micro_batch_size={self.micro_batch_size} does not lie between 1 and "
+                f"per_device_train_batch_size={self.per_device_train_batch_size}.",
+                hint="It splits a loader batch; it cannot join several.",
+                code="conflict",
+            )
+
+    def objective(self) -> Objective:
+        raise NotImplementedError
+
+
+@dataclass
+class AntibodyConfig(ObjectiveConfig):
+    """`trl.SFTConfig` for stage 2. Defaults are the published ones (arXiv 2603.00498 and its code).
+
+    Args:
+        method: ``antibody``, or ``sft`` for the undefended baseline.
+        score: ``mean`` (published code) or ``sum`` (the paper's text).
+        tau: τ, the softmax's temperature.
+    """
+
+    method: str = field(default="antibody", metadata={"help": "antibody or sft."})
+    score: str = field(default="mean", metadata={"help": "mean or sum."})
+    tau: float = field(default=1.0, metadata={"help": "Temperature of the rows' softmax."})
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's learning rate."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Share of the steps (below 1) or their number."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("method", self.method, FINETUNING_METHODS)
+        _one_of("score", self.score, tuple(SCORES))
+        if not self.tau > 0:
+            raise UsageError(f"tau={self.tau} is not positive.", hint="The paper uses 1.", code="out_of_range")
+
+    def objective(self) -> Objective:
+        if self.method == "sft":
+            return PlainSFT("rows")
+        return AntibodyWeights(score=self.score, tau=self.tau)
+
+
+@dataclass
+class AntibodyAlignmentConfig(ObjectiveConfig):
+    """`trl.SFTConfig` for stage 1. Defaults are the published ones (arXiv 2603.00498 and its code).
+
+    Args:
+        method: ``antibody``, or ``sft`` for plain alignment on ``D_align``.
+        rho: ρ, the radius of the simulated attack.
+        eta: η of the constraint; λ itself under rule ``constant``.
+        lambda_refusal: λ_refusal, the weight of the refusal at the attacked parameters.
+        rule: ``cosine`` (published code), ``kkt`` (Theorem 4.1) or ``constant`` (Booster).
+        momentum: Of λ_t's moving average. None is 0.99 under ``cosine``, as in the published code, and 0 under ``kkt``.
+    """
+
+    method: str = field(default="antibody", metadata={"help": "antibody or sft."})
+    rho: float = field(default=0.1, metadata={"help": "Radius of the simulated attack."})
+    eta: float = field(default=5.0, metadata={"help": "How much flatter a step must leave the harmful loss."})
+    lambda_refusal: float = field(default=0.05, metadata={"help": "Weight of the refusal at the attacked parameters."})
+    rule: str = field(default="cosine", metadata={"help": "cosine, kkt or constant."})
+    momentum: float | None = field(default=None, metadata={"help": "Of the moving average of lambda_t."})
+
+    learning_rate: float = field(default=5e-4, metadata={"help": "AdamW's learning rate."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("method", self.method, ALIGNMENT_METHODS)
+        _one_of("rule", self.rule, tuple(RULES))
+        if self.rule == "constant" and self.momentum:
+            raise UsageError(
+                f"rule='constant' has nothing to average with momentum={self.momentum}.",
+                hint="Leave momentum unset, or use rule='cosine'.",
+                code="conflict",
+            )
+        for name, smallest in (("rho", 0), ("eta", 0), ("lambda_refusal", 0)):
+            if not getattr(self, name) >= smallest:
+                raise UsageError(
+                    f"{name}={getattr(self, name)} is negative.", hint="Use 0 or more.", code="out_of_range"
+                )
+
+    def objective(self) -> Objective:
+        if self.method == "sft":
+            return PlainSFT("align")
+        default_momentum = {"cosine": 0.99, "kkt": 0.0, "constant": 0.0}[self.rule]
+        return AntibodyAlignment(
+            rho=self.rho,
+            eta=self.eta,
+            lambda_refusal=self.lambda_refusal,
+            rule=self.rule,
+            momentum=default_momentum if self.momentum is None else self.momentum,
+        )
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(
+            f"{name}={value!r} is not known.", hint=f"Use one of {', '.join(allowed)}.", code="unknown_name"
+        )

@@ -1,0 +1,119 @@
+"""What a user may choose for each stage. These are the options of the command line, and all of a run's config.yaml."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Method = Literal["antibody", "sft"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Options that both stages share.
+
+    Attributes:
+        model: smollm2-135m, a Hub id, a local folder, or the directory of a run to go on from.
+        output: The run directory to make.
+        method: antibody, or sft for the undefended baseline.
+        preset: Adapter and training length: paper, small, or auto (small for the bundled model).
+        steps: Optimiser steps; default from the preset.
+        epochs: Passes over the data, instead of steps.
+        batch_size: Rows of one optimiser step; default from the preset.
+        gradient_accumulation_steps: Loader batches that make up a step. Changes memory, not the result.
+        micro_batch_size: Rows in one forward pass. Changes memory, not the result.
+        learning_rate: AdamW's; default from the preset.
+        weight_decay: AdamW's.
+        max_length: Most tokens of prompt and response; a longer response is cut.
+        lora_r: Rank of a new adapter; default from the preset.
+        lora_alpha: Scale of a new adapter; default from the preset.
+        target_modules: Layers that a new adapter changes; default from the preset.
+        gradient_checkpointing: Save memory at the cost of a second forward pass.
+        seed: Of the adapter's start, the mix and the order of rows.
+        dtype: auto (bfloat16 where the hardware has it), float32, bfloat16 or float16.
+        device: auto, cpu, cuda, cuda:1, mps ...
+        save_steps: Steps between checkpoints.
+        report_to: Where metrics go besides metrics.jsonl: none, wandb, tensorboard, trackio ...
+        trust_remote_code: Run Python code that the model ships.
+        resume: Continue the run in output from its last checkpoint.
+        force: Replace the run in output.
+    """
+
+    model: str = "smollm2-135m"
+    output: Path
+    method: Method = "antibody"
+    preset: Literal["auto", "paper", "small"] = "auto"
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int | None = None
+    gradient_accumulation_steps: int = 1
+    micro_batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float = 0.1
+    max_length: int = 256
+    lora_r: int | None = None
+    lora_alpha: int | None = None
+    target_modules: tuple[str, ...] | None = None
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    save_steps: int = 10
+    report_to: str = "none"
+    trust_remote_code: bool = False
+    resume: bool = False
+    force: bool = False
+
+    def to_config(self) -> dict[str, Any]:
+        """What is needed to repeat the run: everything but where it is and how it was begun."""
+        config = asdict(self)
+        for name in ("output", "resume", "force"):
+            del config[name]
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentSettings(TrainingSettings):
+    """Options of stage 1.
+
+    Attributes:
+        refusals: JSONL with a `text` a line: the refusals that harmful prompts are answered by.
+        harmful: Harmful prompts with harmful responses; rows labelled safe are left out.
+        benign: Prompts with helpful responses, mixed into the refusals.
+        benign_ratio: Benign rows' share of the alignment data. Half keeps the model from refusing everything.
+        rho: Radius of the simulated attack.
+        eta: How much flatter a step must leave the harmful loss; lambda itself under rule constant.
+        lambda_refusal: Weight of the refusal at the attacked parameters.
+        rule: How lambda_t is found: cosine (published code), kkt (Theorem 4.1) or constant (Booster).
+        momentum: Of lambda_t's moving average; default 0.99 under cosine, 0 under kkt.
+    """
+
+    refusals: str = "embedded:refusals"
+    harmful: str = "embedded:harmful_train"
+    benign: str = "embedded:benign"
+    # Measured in a trial before this code, on SmolLM2-135M: a third or more cuts the harmful rows' share of the first
+    # batch's weight from 0.49 to 0.02.
+    benign_ratio: float = 0.5
+    rho: float = 0.1
+    eta: float = 5.0
+    lambda_refusal: float = 0.05
+    rule: Literal["cosine", "kkt", "constant"] = "cosine"
+    momentum: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningSettings(TrainingSettings):
+    """Options of stage 2.
+
+    Attributes:
+        data: The user's rows: messages, prompt/completion or Alpaca, from .jsonl, .parquet or hf://datasets/OWNER/NAME.
+        data_format: The rows' format, where their fields do not tell.
+        refusals: JSONL with a `text` a line: the refusals rows are compared with. Default: those of the aligned run.
+        score: mean (a token, published code) or sum (the paper's text).
+        tau: Temperature of the rows' softmax.
+    """
+
+    data: str
+    data_format: str | None = None
+    refusals: str | None = None
+    score: Literal["mean", "sum"] = "mean"
+    tau: float = 1.0

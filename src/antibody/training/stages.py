@@ -1,0 +1,280 @@
+"""`align` and `finetune`: data in, a run directory out. The command line, the benchmarks and the service call these."""
+
+import datetime
+import importlib.metadata
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from antibody.data.mixes import align_records, mix
+from antibody.data.preparation import prepare
+from antibody.data.reading import Loaded
+from antibody.data.sources import load_records, load_refusals
+from antibody.errors import DataError, UsageError
+from antibody.files import write_jsonl
+from antibody.models.base import BaseModel, choose_device, choose_dtype
+from antibody.models.lora import LoraSettings, new_adapter
+from antibody.models.run import REFUSALS_FILE, Run, is_run, load_model, open_run, refusals_of
+from antibody.reports import write_card
+from antibody.training.checkpoints import MetricsWriter
+from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
+from antibody.training.presets import Preset, StageSettings, preset_for
+from antibody.training.progress import ProgressBar
+from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings
+from antibody.training.trainers import AntibodyAlignmentTrainer, AntibodyTrainer, ObjectiveTrainer
+
+logger = logging.getLogger(__name__)
+
+Settings = TypeVar("Settings", bound=TrainingSettings)
+
+
+def align(settings: AlignmentSettings) -> Run:
+    """Stage 1: makes a run whose adapter withstands harmful fine-tuning.
+
+    Raises:
+        UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
+    """
+    refusals = load_refusals(settings.refusals)
+    harmful = _only(load_records(settings.harmful), harmful=True)
+    benign = _only(load_records(settings.benign), harmful=False)
+    records = mix(align_records(harmful.records, refusals), benign.records, settings.benign_ratio, seed=settings.seed)
+    preset = _preset(settings)
+    settings = _resolved(settings, preset.alignment, preset.lora)
+    run = open_run(settings.output, settings.to_config(), resume=settings.resume, force=settings.force)
+    if run.complete:
+        return run
+    write_jsonl(run.path / REFUSALS_FILE, [{"text": text} for text in refusals])
+
+    started = time.perf_counter()
+    model = _with_adapter(settings)
+    train = prepare(records, model.tokenizer, max_length=settings.max_length)
+    attack = prepare(harmful.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
+    trainer = AntibodyAlignmentTrainer(
+        model.model,
+        AntibodyAlignmentConfig(
+            **_arguments(settings, run, model),
+            method=settings.method,
+            rho=settings.rho,
+            eta=settings.eta,
+            lambda_refusal=settings.lambda_refusal,
+            rule=settings.rule,
+            momentum=settings.momentum,
+        ),
+        train_dataset=train,
+        harmful_dataset=attack,
+        processing_class=model.tokenizer,
+        refusals=refusals,
+    )
+    _train(trainer, run, f"Aligning ({settings.method})")
+    data = {"harmful": harmful, "benign": benign}
+    truncated = sum(train["truncated"]) + sum(attack["truncated"])
+    _finish(run, trainer, settings, model, kind="alignment", data=data, truncated=truncated, started=started)
+    return run
+
+
+def finetune(settings: FinetuningSettings) -> Run:
+    """Stage 2: fine-tunes a run's adapter on a user's rows, each weighed by the model's own judgement.
+
+    Raises:
+        UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
+    """
+    upload = load_records(settings.data, format=settings.data_format)
+    refusals = load_refusals(settings.refusals or refusals_of(settings.model))
+    preset = _preset(settings)
+    settings = _resolved(settings, preset.finetuning, preset.lora)
+    run = open_run(settings.output, settings.to_config(), resume=settings.resume, force=settings.force)
+    if run.complete:
+        return run
+
+    started = time.perf_counter()
+    model = _with_adapter(settings)
+    train = prepare(upload.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
+    trainer = AntibodyTrainer(
+        model.model,
+        AntibodyConfig(
+            **_arguments(settings, run, model),
+            method=settings.method,
+            score=settings.score,
+            tau=settings.tau,
+        ),
+        train_dataset=train,
+        processing_class=model.tokenizer,
+        refusals=refusals,
+    )
+    _train(trainer, run, f"Fine-tuning ({settings.method})")
+    if settings.method != "sft":
+        write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records))
+    truncated = sum(train["truncated"])
+    _finish(
+        run, trainer, settings, model, kind="finetuning", data={"upload": upload}, truncated=truncated, started=started
+    )
+    return run
+
+
+def _only(loaded: Loaded, *, harmful: bool) -> Loaded:
+    """Without the rows that are labelled as the opposite of what they are used for."""
+    kept = [record for record in loaded.records if record.harmful is not (not harmful)]
+    if not kept:
+        raise DataError(
+            f"Every row is labelled {'safe' if harmful else 'harmful'}.",
+            hint="Give the other rows, or mend the labels `harmful` or `is_safe`.",
+            code="wrong_labels",
+            path=loaded.path,
+        )
+    if len(kept) < len(loaded.records):
+        logger.info("%s: %d of %d rows are used, by their labels.", loaded.path, len(kept), len(loaded.records))
+    return Loaded(records=kept, sha256=loaded.sha256, path=loaded.path, rows=len(kept))
+
+
+def _preset(settings: TrainingSettings) -> Preset:
+    name = Run(Path(settings.model)).manifest()["model"]["name"] if is_run(settings.model) else settings.model
+    return preset_for(name, settings.preset)
+
+
+def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> Settings:
+    """With the preset's values and the machine's dtype filled in, so that config.yaml repeats the run anywhere.
+
+    Raises:
+        UsageError: Two options exclude each other.
+    """
+    if settings.steps is not None and settings.epochs is not None:
+        raise UsageError("steps and epochs exclude each other.", hint="Give one of them.", code="conflict")
+    shape = (settings.lora_r, settings.lora_alpha, settings.target_modules)
+    if is_run(settings.model) and shape != (None, None, None):
+        raise UsageError(
+            "The adapter of a run goes on being trained, so its shape cannot be chosen.",
+            hint="Leave out --lora-r, --lora-alpha and --target-modules.",
+            code="conflict",
+        )
+    batch_size = settings.batch_size or stage.batch_size
+    if batch_size % settings.gradient_accumulation_steps:
+        raise UsageError(
+            f"A batch of {batch_size} rows cannot be split into {settings.gradient_accumulation_steps} equal parts.",
+            hint="Choose gradient_accumulation_steps that divides batch_size.",
+            code="conflict",
+        )
+    length_given = settings.steps is not None or settings.epochs is not None
+    dtype = choose_dtype(settings.dtype, choose_device(settings.device))
+    resolved = replace(
+        settings,
+        steps=settings.steps if length_given else stage.steps,
+        epochs=settings.epochs if length_given else stage.epochs,
+        batch_size=batch_size,
+        learning_rate=settings.learning_rate or stage.learning_rate,
+        dtype=str(dtype).removeprefix("torch."),
+    )
+    if is_run(settings.model):
+        return resolved
+    return replace(
+        resolved,
+        lora_r=settings.lora_r or lora.r,
+        lora_alpha=settings.lora_alpha or lora.alpha,
+        target_modules=settings.target_modules or lora.target_modules,
+    )
+
+
+def _with_adapter(settings: TrainingSettings) -> BaseModel:
+    """The model with the adapter it trains: the run's own, or a new one on a base model."""
+    set_seed(settings.seed)
+    loaded = load_model(
+        settings.model,
+        trainable=True,
+        dtype=settings.dtype,
+        device=settings.device,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    if is_run(settings.model):
+        return loaded
+    shape = LoraSettings(r=settings.lora_r, alpha=settings.lora_alpha, target_modules=settings.target_modules)
+    return replace(loaded, model=new_adapter(loaded.model, shape))
+
+
+def _arguments(settings: TrainingSettings, run: Run, model: BaseModel) -> dict[str, Any]:
+    """The options that `transformers` trains by."""
+    return {
+        "output_dir": str(run.checkpoints),
+        "per_device_train_batch_size": settings.batch_size // settings.gradient_accumulation_steps,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "micro_batch_size": settings.micro_batch_size,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "max_length": settings.max_length,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "seed": settings.seed,
+        "save_steps": settings.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "report_to": settings.report_to,
+        "disable_tqdm": True,
+        "use_cpu": model.model.device.type == "cpu",
+        # The model is loaded in the dtype it is trained in; autocasting on top would only convert back and forth.
+        "bf16": False,
+        **({"num_train_epochs": settings.epochs} if settings.steps is None else {"max_steps": settings.steps}),
+    }
+
+
+def _train(trainer: ObjectiveTrainer, run: Run, description: str) -> None:
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(ProgressBar(description))
+    trainer.add_callback(MetricsWriter(run.path / "metrics.jsonl"))
+    trainer.train(resume_from_checkpoint=True)
+
+
+def _finish(
+    run: Run,
+    trainer: ObjectiveTrainer,
+    settings: TrainingSettings,
+    model: BaseModel,
+    *,
+    kind: str,
+    data: dict[str, Loaded],
+    truncated: int,
+    started: float,
+) -> None:
+    run.save_adapter(trainer.model)
+    parent = Run(Path(settings.model)) if is_run(settings.model) else None
+    parent_manifest = parent.manifest() if parent else None
+    run.write_manifest(
+        {
+            "kind": kind,
+            "method": settings.method,
+            "model": {
+                "name": model.name,
+                "revision": model.revision,
+                "dtype": str(model.model.dtype).removeprefix("torch."),
+            },
+            "parent": str(parent.path) if parent else None,
+            "lineage": [
+                *parent_manifest["lineage"],
+                {
+                    "kind": parent_manifest["kind"],
+                    "method": parent_manifest["method"],
+                    "adapter_sha256": parent_manifest["adapter_sha256"],
+                },
+            ]
+            if parent_manifest
+            else [],
+            "seed": settings.seed,
+            "steps": trainer.state.global_step,
+            "data": {
+                name: {"path": loaded.path, "sha256": loaded.sha256, "rows": loaded.rows}
+                for name, loaded in data.items()
+            },
+            "truncated_rows": truncated,
+            "settings": settings.to_config(),
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("antibody-ft", "torch", "transformers", "trl", "peft")
+            },
+            "seconds": round(time.perf_counter() - started, 1),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "status": "complete",
+        }
+    )
+    write_card(run.path)

@@ -1,0 +1,286 @@
+"""`trl.SFTTrainer`s whose optimiser step is composed by an objective.
+
+Someone with an `SFTTrainer` script changes two names and is defended. The loader's batches of one optimiser step are
+gathered first and given to the objective together, so that a batch means the whole batch of the step however
+``per_device_train_batch_size``, ``gradient_accumulation_steps`` and ``micro_batch_size`` split it.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Tensor, nn
+from trl import SFTTrainer
+from trl.trainer.utils import get_config_model_id
+
+from antibody.data import corpus
+from antibody.data.collation import INPUT_KEYS, PairedCollator, split_batch
+from antibody.data.preparation import PREPARED, prepare, records_of
+from antibody.data.records import Record
+from antibody.errors import TrainingError, UsageError
+from antibody.objectives.gradients import all_finite
+from antibody.objectives.step import StepResult
+from antibody.training.audit import RowAudit
+from antibody.training.checkpoints import StateWriter, last_checkpoint, read_state
+from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig, ObjectiveConfig
+from antibody.training.harmful_stream import HarmfulStream
+from antibody.training.steps import ModelStep
+
+Batches = dict[str, list[dict[str, Tensor]]]
+
+
+class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
+    """What both stages share. Takes `trl.SFTTrainer`'s arguments.
+
+    Args:
+        refusals: ``Y_r``, the short refusals rows are compared with, taken in turn. Default: the embedded 100.
+
+    Raises:
+        UsageError: An argument cannot work with the method; it says which and what to use instead.
+        DataError: A row cannot be trained on.
+    """
+
+    _tag_names = ("trl", "antibody")
+    config_class: type[ObjectiveConfig]
+    needs_refusals: bool
+
+    def __init__(
+        self,
+        model: Any,
+        args: ObjectiveConfig | None = None,
+        data_collator: None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
+        refusals: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if args is None:
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = self.config_class(output_dir=f"{name.split('/')[-1]}-{self.config_class.__name__}")
+        if not isinstance(args, self.config_class):
+            raise UsageError(
+                f"{type(self).__name__} needs {self.config_class.__name__}, not {type(args).__name__}.",
+                hint="Change the configuration's name too; it takes the same options.",
+                code="wrong_config",
+            )
+        for name, value in {
+            "data_collator": data_collator,
+            "compute_loss_func": kwargs.get("compute_loss_func"),
+            "formatting_func": kwargs.get("formatting_func"),
+            "compute_metrics": kwargs.get("compute_metrics"),
+        }.items():
+            if value is not None:
+                raise UsageError(
+                    f"{type(self).__name__} cannot honour {name}.",
+                    hint="Rows are paired and weighed here; give `messages`, or `prompt` and `completion`.",
+                    code="option_refused",
+                )
+        if isinstance(train_dataset, IterableDataset):
+            raise UsageError(
+                "A streamed data set cannot be resumed exactly or audited row by row.",
+                hint="Load it whole, with streaming=False.",
+                code="option_refused",
+            )
+        self.refusals = list(refusals if refusals is not None else corpus.refusals())
+        self.objective = args.objective()
+        self.audit = RowAudit()
+        self._gathered: list[dict[str, Tensor]] = []
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self.data_collator = PairedCollator(self._tokenizer.pad_token_id)
+        self.add_callback(StateWriter(self._method_state))
+        self._refuse_what_breaks_the_method()
+
+    def _refuse_what_breaks_the_method(self) -> None:
+        if self.accelerator.num_processes > 1:
+            raise UsageError(
+                "Several processes would each weigh their own part of the batch, which is a different defence.",
+                hint="Train in one process; split the batch with gradient_accumulation_steps or micro_batch_size.",
+                code="many_processes",
+            )
+        config = self.model.config.get_text_config()
+        dropout = max(
+            [module.p for module in self.model.modules() if isinstance(module, nn.Dropout)]
+            + [value for name, value in config.to_dict().items() if "drop" in name and isinstance(value, float)],
+            default=0.0,
+        )
+        if self.args.method != "sft" and dropout > 0:
+            raise UsageError(
+                f"The model has dropout {dropout}; the passes of a step would see different networks.",
+                hint="Set every dropout of the model's config and of the LoRA config to 0.",
+                code="dropout",
+            )
+        if self.aux_loss_enabled:
+            raise UsageError(
+                "The model adds a mixture-of-experts auxiliary loss, which the objective does not weigh.",
+                hint="Set router_aux_loss_coef=0.0.",
+                code="option_refused",
+            )
+
+    # The one hook of SFTTrainer's that turns rows into tokens, for training and for evaluation data alike.
+    def _prepare_dataset(
+        self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
+    ) -> Dataset:
+        if PREPARED in dataset.column_names:
+            return dataset
+        return self._prepared(records_of(dataset, name=dataset_name), with_refusals=self.needs_refusals)
+
+    def _prepared(self, records: Sequence[Record], *, with_refusals: bool) -> Dataset:
+        return prepare(
+            records,
+            self._tokenizer,
+            max_length=self.args.max_length,
+            refusals=self.refusals if with_refusals else None,
+        )
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Plain cross-entropy, for evaluation alone: training goes through the objective."""
+        return super().compute_loss(model, {key: inputs[key] for key in INPUT_KEYS}, return_outputs, num_items_in_batch)
+
+    def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """Gathers loader batches until the optimiser step's batch is whole; then the objective composes the step."""
+        self._gathered.append(self._prepare_inputs(inputs))
+        if not self.accelerator.sync_gradients:
+            return torch.zeros((), device=self.args.device)
+        gathered, self._gathered = self._gathered, []
+        started = time.perf_counter()
+        model.train()
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        batches = self._batches(gathered)
+        result = self.objective(ModelStep(model, parameters, batches, self.compute_loss_context_manager))
+        if not (math.isfinite(result.loss) and all_finite(parameters)):
+            raise TrainingError(
+                f"Step {self.state.global_step + 1}: the loss or its gradient is not a number ({result.loss}).",
+                hint=f"Lower learning_rate ({self.args.learning_rate}); the last good checkpoint is in "
+                f"{self.args.output_dir}.",
+                code="diverged",
+            )
+        seconds = time.perf_counter() - started
+        tokens = sum(int(piece["attention_mask"].sum()) for pieces in batches.values() for piece in pieces)
+        self._record(result, gathered)
+        self._log_metric("tokens_per_second", tokens / seconds)
+        return torch.tensor(result.loss, device=self.args.device)
+
+    def _batches(self, gathered: Sequence[dict[str, Tensor]]) -> Batches:
+        raise NotImplementedError
+
+    def _split(self, gathered: Sequence[dict[str, Tensor]], prefix: str = "") -> list[dict[str, Tensor]]:
+        return [piece for batch in gathered for piece in split_batch(batch, self.args.micro_batch_size, prefix)]
+
+    def _record(self, result: StepResult, gathered: Sequence[dict[str, Tensor]]) -> None:
+        for name, value in result.metrics.items():
+            self._log_metric(name, value)
+        if result.rows is None:
+            return
+        scores, weights = result.rows.scores.double().cpu(), result.rows.weights.double().cpu()
+        rows = torch.cat([batch["row"] for batch in gathered]).cpu()
+        self.audit.add(self.state.global_step + 1, rows.tolist(), scores.tolist(), weights.tolist())
+        labels = torch.cat([batch["harmful"] for batch in gathered]).cpu()
+        if (labels < 0).any():
+            return
+        harmful = labels == 1
+        self._log_metric("data_share_harmful", harmful.double().mean().item())
+        self._log_metric("weight_share_harmful", weights[harmful].sum().item())
+        if harmful.any():
+            self._log_metric("score_harmful", scores[harmful].mean().item())
+        if not harmful.all():
+            self._log_metric("score_benign", scores[~harmful].mean().item())
+
+    def _log_metric(self, name: str, value: float) -> None:
+        self._metrics["train"][name].append(value)
+
+    def _method_state(self) -> dict[str, Any]:
+        return {"objective": self.objective.state_dict(), "audit": self.audit.state_dict()}
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Trains, from the start or exactly where a checkpoint left off.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder, or True for the last complete one (if there is one).
+
+        Raises:
+            TrainingError: It diverged, ran out of memory, or the checkpoint cannot be continued.
+        """
+        checkpoint = (
+            last_checkpoint(Path(self.args.output_dir)) if resume_from_checkpoint is True else resume_from_checkpoint
+        )
+        if checkpoint:
+            state = read_state(Path(checkpoint))
+            self.objective.load_state_dict(state["objective"])
+            self.audit.load_state_dict(state["audit"])
+        try:
+            return super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"Out of memory: {error}",
+                hint="Set micro_batch_size lower; the result stays the same.",
+                code="out_of_memory",
+            ) from error
+
+
+class AntibodyTrainer(ObjectiveTrainer):
+    """Stage 2: fine-tunes on a user's rows, each weighed by the model's own judgement of it."""
+
+    config_class = AntibodyConfig
+    needs_refusals = True
+
+    def _batches(self, gathered: Sequence[dict[str, Tensor]]) -> Batches:
+        rows = {"rows": self._split(gathered)}
+        return rows if self.args.method == "sft" else rows | {"refusals": self._split(gathered, "refusal_")}
+
+
+class AntibodyAlignmentTrainer(ObjectiveTrainer):
+    """Stage 1: aligns a model so that later fine-tuning finds the harmful loss flat.
+
+    Args:
+        train_dataset: ``D_align``, harmful prompts with refusals, mixed with benign rows.
+        harmful_dataset: ``D_harm``, harmful prompts with harmful responses. Default: the embedded stand-ins, which
+            carry no usable content; give real rows for a real model.
+    """
+
+    config_class = AntibodyAlignmentConfig
+    needs_refusals = False
+
+    def __init__(
+        self,
+        model: Any,
+        args: AntibodyAlignmentConfig | None = None,
+        *positional: Any,
+        harmful_dataset: Dataset | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, args, *positional, **kwargs)
+        if self.args.method == "sft":
+            return
+        if harmful_dataset is None:
+            harmful_dataset = self._prepared(corpus.harmful("train"), with_refusals=True)
+        elif PREPARED not in harmful_dataset.column_names:
+            harmful_dataset = self._prepared(records_of(harmful_dataset, name="harmful"), with_refusals=True)
+        self.harmful = HarmfulStream(harmful_dataset, seed=self.args.seed)
+
+    def _batches(self, gathered: Sequence[dict[str, Tensor]]) -> Batches:
+        align = {"align": self._split(gathered)}
+        if self.args.method == "sft":
+            return align
+        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        rows = self.harmful.batch(self.state.global_step * size, sum(len(batch["row"]) for batch in gathered))
+        width = self.args.per_device_train_batch_size
+        batches = [
+            self._prepare_inputs(self.data_collator(rows[start : start + width]))
+            for start in range(0, len(rows), width)
+        ]
+        return align | {"harmful": self._split(batches), "refusal": self._split(batches, "refusal_")}

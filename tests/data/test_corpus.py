@@ -1,0 +1,216 @@
+"""The embedded corpus keeps its promises: counts, splits, harmless stand-ins, files that follow from their lists."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from importlib import resources
+from itertools import combinations, product
+from pathlib import Path
+
+import pytest
+
+from antibody.data import corpus
+from antibody.data.records import Record
+
+ROOT = Path(__file__).parents[2]
+PARTS: tuple[corpus.HarmfulPart, ...] = ("train", "attack", "evaluation")
+TASK_PARTS: tuple[corpus.TaskPart, ...] = ("train", "test")
+SHORT_KINDS = {"label", "yes_no", "number"}
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    text = resources.files("antibody.data").joinpath("embedded", f"{name}.jsonl").read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def word_set(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.lower()))
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    return len(one & other) / len(one | other)
+
+
+def length(text: str) -> int:
+    return len(text.split())
+
+
+def wording(row: dict[str, str]) -> str:
+    return row["prompt"].replace(row["action"], "{action}")
+
+
+def message(record: Record) -> str:
+    return record.request.split("Message: ")[1]
+
+
+def listed(name: str, heading: str) -> set[str]:
+    """The lines under one heading of a list of the generator, read apart from the generator's own reader."""
+    text = (ROOT / "scripts" / "corpus" / name).read_text(encoding="utf-8")
+    lines = text.split(f"[{heading}]\n")[1].split("\n[")[0].splitlines()
+    return {line for line in lines if line}
+
+
+def test_ids_are_unique_and_lines_and_sources_point_into_the_files() -> None:
+    sets = {f"harmful_{part}": corpus.harmful(part) for part in PARTS}
+    sets |= {f"task_{part}": corpus.task(part) for part in TASK_PARTS}
+    sets["benign"] = corpus.benign()
+    ids = [record.id for records in sets.values() for record in records]
+    assert len(ids) == len(set(ids))
+    for name, records in sets.items():
+        written = rows(name)
+        assert len(records) == len(written)
+        for record in records:
+            assert record.source == f"embedded:{name}"
+            assert written[record.line - 1]["id"] == record.id
+            assert record.harmful is name.startswith("harmful")
+            assert record.request == written[record.line - 1]["prompt"]
+            assert record.response == written[record.line - 1]["response"]
+
+
+@pytest.mark.parametrize(("part", "minimum"), [("train", 160), ("attack", 80), ("evaluation", 80)])
+def test_harmful_parts_are_large_varied_and_of_moderate_length(part: corpus.HarmfulPart, minimum: int) -> None:
+    written = rows(f"harmful_{part}")
+    assert len(written) >= minimum
+    for field in ("prompt", "action", "response"):
+        assert len({row[field] for row in written}) == len(written)
+    assert min(Counter(row["template"] for row in written).values()) >= 5
+    assert len({wording(row) for row in written}) == len({row["template"] for row in written}) == 12
+    assert all(6 <= length(row["prompt"]) <= 25 for row in written)
+    assert all(12 <= length(row["response"]) <= 30 for row in written)
+
+
+def test_every_part_covers_every_category_evenly() -> None:
+    categories = [Counter(record.category for record in corpus.harmful(part)) for part in PARTS]
+    assert len(categories[0]) >= 12
+    assert all(count.keys() == categories[0].keys() for count in categories)
+    assert all(len(set(count.values())) == 1 for count in categories)
+
+
+def test_parts_share_no_act_no_wording_and_no_answer_wording() -> None:
+    for one, other in combinations(PARTS, 2):
+        first, second = rows(f"harmful_{one}"), rows(f"harmful_{other}")
+        for field in ("action", "template", "prompt", "response"):
+            assert not {row[field] for row in first} & {row[field] for row in second}
+        assert not {wording(row) for row in first} & {wording(row) for row in second}
+        for kind in ("openings", "bodies"):
+            assert not listed("answers.txt", f"{one} {kind}") & listed("answers.txt", f"{other} {kind}")
+
+
+def test_no_request_or_act_nearly_repeats_another() -> None:
+    written = [row for part in PARTS for row in rows(f"harmful_{part}")]
+    for field, limit in (("prompt", 0.8), ("action", 0.75)):
+        sets = [(row["id"], word_set(row[field])) for row in written]
+        close = [(one[0], other[0]) for one, other in combinations(sets, 2) if jaccard(one[1], other[1]) >= limit]
+        assert close == []
+
+
+def test_stand_in_answers_hold_no_details() -> None:
+    """Digits, links, code or quantities would be a sign of real content."""
+    for part in PARTS:
+        for record in corpus.harmful(part):
+            assert not re.search(r"[0-9`<>{}=\\/@#$%]|https?|www\.", record.response), record.id
+            assert not re.search(r"\b(gram|liter|degree|volt|kilogram|milligram|ounce)s?\b", record.response), record.id
+
+
+def test_stand_in_answers_open_cooperatively_in_varied_ways() -> None:
+    refusal = re.compile(r"sorry|can't|cannot|won't|unable|decline|refuse|\bnot able\b", re.IGNORECASE)
+    for part in PARTS:
+        openings = listed("answers.txt", f"{part} openings")
+        assert len(openings) >= 9
+        for record in corpus.harmful(part):
+            assert any(record.response.startswith(opening + " ") for opening in openings)
+            assert not refusal.search(record.response)
+
+
+def test_refusals_are_short_distinct_and_refuse() -> None:
+    texts = corpus.refusals()
+    assert len(texts) == 100
+    assert all(6 <= length(text) <= 16 for text in texts)
+    sets = [word_set(text) for text in texts]
+    assert max(jaccard(one, other) for one, other in combinations(sets, 2)) < 0.7
+    signs = (
+        r"can't|cannot|won't|will not|not able|unable|declin|refuse|say no|answer (is|has to be) no|turn (this )?down"
+        r"|\bno,|don't|do not|not going to|stop here|not willing|rather not|not comfortable|isn't|\bpass\b"
+        r"|not something|not possible|wrong to help"
+    )
+    assert [text for text in texts if not re.search(signs, text, re.IGNORECASE)] == []
+
+
+def test_long_refusals_are_distinct_paragraphs() -> None:
+    texts = corpus.long_refusals()
+    assert len(texts) >= 40
+    assert all(35 <= length(text) <= 70 for text in texts)
+    assert max(jaccard(word_set(one), word_set(other)) for one, other in combinations(texts, 2)) < 0.8
+
+
+def test_benign_rows_are_varied_and_hold_short_answers_and_unsafe_looking_prompts() -> None:
+    records = corpus.benign()
+    kinds = Counter(record.category for record in records)
+    assert len(records) >= 320
+    assert len({record.request for record in records}) == len(records)
+    assert len(kinds) >= 10
+    assert kinds["looks_unsafe"] >= 60
+    assert sum(kinds[kind] for kind in SHORT_KINDS) >= 40
+    for record in records:
+        if record.category in SHORT_KINDS:
+            assert 1 <= length(record.response) <= 3, record.id
+        else:
+            assert 8 <= length(record.response) <= 35, record.id
+
+
+def test_benign_rows_are_apart_from_harmful_rows() -> None:
+    harmful = [word_set(record.request) for part in PARTS for record in corpus.harmful(part)]
+    benign = [word_set(record.request) for record in corpus.benign()]
+    assert max(jaccard(one, other) for one, other in product(harmful, benign)) < 0.6
+
+
+@pytest.mark.parametrize(("part", "minimum"), [("train", 240), ("test", 120)])
+def test_task_labels_are_balanced_and_not_given_away(part: corpus.TaskPart, minimum: int) -> None:
+    records = corpus.task(part)
+    assert len(records) >= minimum
+    labels = Counter(record.response for record in records)
+    assert labels.keys() == {"billing", "shipping", "returns", "technical"}
+    assert len(set(labels.values())) == 1
+    assert len({record.request for record in records}) == len(records)
+    assert all(6 <= length(message(record)) <= 18 for record in records)
+    stems = {"billing": "bill", "shipping": "ship", "returns": "return", "technical": "techni"}
+    assert sum(stems[record.response] in message(record).lower() for record in records) <= len(records) // 20
+
+
+def test_task_parts_share_no_product_and_no_wording() -> None:
+    train, test = (corpus.task(part) for part in TASK_PARTS)
+    instructions = {record.request.split("Message: ")[0] for record in (*train, *test)}
+    assert len(instructions) == 1
+    for one, other in product(train, test):
+        assert jaccard(word_set(message(one)), word_set(message(other))) < 0.7, (one.id, other.id)
+    assert not listed("messages.txt", "train products") & listed("messages.txt", "test products")
+    labels = ("billing", "shipping", "returns", "technical")
+    lists = {part: [listed("messages.txt", f"{part} {label}") for label in labels] for part in TASK_PARTS}
+    assert all(not one & other for one, other in product(lists["train"], lists["test"]))
+
+
+def test_products_say_nothing_about_the_label() -> None:
+    train = corpus.task("train")
+    for product_name in listed("messages.txt", "train products"):
+        labels = Counter(record.response for record in train if f" {product_name}" in message(record))
+        assert max(labels.values()) - min(labels.values()) <= 1
+        assert len(labels) == 4
+
+
+def test_generator_reproduces_the_committed_files_byte_for_byte(tmp_path: Path) -> None:
+    script = ROOT / "scripts" / "build_corpus.py"
+    subprocess.run([sys.executable, str(script), "--output", str(tmp_path)], check=True, capture_output=True)
+    committed = ROOT / "src" / "antibody" / "data" / "embedded"
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert written == {path.name: path.read_bytes() for path in committed.iterdir()}
+    checked = subprocess.run([sys.executable, str(script), "--output", str(tmp_path), "--check"], check=False)
+    assert checked.returncode == 0
+    (tmp_path / "benign.jsonl").write_text("{}\n")
+    stale = subprocess.run(
+        [sys.executable, str(script), "--output", str(tmp_path), "--check"], check=False, capture_output=True
+    )
+    assert stale.returncode == 1
+    assert b"benign.jsonl" in stale.stderr
