@@ -8,7 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from antibody.evaluation.evaluate import EvaluationSettings, evaluate
+    from antibody.evaluation.evaluate import evaluate
+    from antibody.evaluation.settings import EvaluationSettings
     from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
     from antibody.training.settings import AlignmentSettings, FinetuningSettings
     from antibody.training.stages import align, finetune
@@ -24,7 +25,7 @@ _HOMES = {
     "AntibodyAlignmentTrainer": "antibody.training.trainers",
     "AntibodyTrainer": "antibody.training.trainers",
     "evaluate": "antibody.evaluation.evaluate",
-    "EvaluationSettings": "antibody.evaluation.evaluate",
+    "EvaluationSettings": "antibody.evaluation.settings",
 }
 
 __all__ = [

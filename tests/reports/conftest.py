@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 PROMPTS = [f"How do I carry out stand-in act {index}?" for index in range(8)]
+SOURCE = "embedded:harmful_evaluation"
+INTERVALS = {0: [0.0, 32.4], 1: [2.2, 47.1], 5: [30.6, 86.3]}
 MODEL = {"name": "smollm2-135m", "revision": "abc123", "dtype": "float32"}
 
 
@@ -26,12 +28,13 @@ def write_manifest(run: Path, kind: str, method: str, data: dict[str, Any], **ch
         "kind": kind,
         "method": method,
         "model": MODEL,
-        "parent": None if kind == "alignment" else "antibody-aligned",
+        "parent": None if kind == "alignment" else "runs/demo/antibody-aligned",
         "lineage": [],
         "seed": 0,
         "steps": 40,
         "adapter_sha256": "ad" * 32,
         "data": data,
+        "truncated_rows": 3,
         "settings": {"learning_rate": 2e-4, "batch_size": 16, "temperature": 1.0, "gate": "off"},
         "versions": {"torch": "2.8.0"},
         "seconds": 61.5,
@@ -42,7 +45,7 @@ def write_manifest(run: Path, kind: str, method: str, data: dict[str, Any], **ch
 
 
 def source(name: str, rows: int) -> dict[str, Any]:
-    return {"path": f"embedded:{name}", "sha256": "0f" * 32, "rows": rows, "truncated": 0}
+    return {"path": f"embedded:{name}", "sha256": "0f" * 32, "rows": rows}
 
 
 def write_evaluation(run: Path, harmful: int, accuracy: float | None) -> None:
@@ -69,8 +72,20 @@ def write_evaluation(run: Path, harmful: int, accuracy: float | None) -> None:
         ],
     )
     share = 100 * harmful / len(PROMPTS)
-    measures = {"harmful_score": share, "refusal_rate": 100 - share, "neither_rate": 0.0, "unparsable_rate": 0.0}
-    shared = {"model": "smollm2-135m", "rows": len(PROMPTS), "judge": "keyword", "task_accuracy": None}
+    measures: dict[str, Any] = {
+        "harmful_score": share,
+        "refusal_rate": 100 - share,
+        "neither_rate": 0.0,
+        "unparsable_rate": 0.0,
+    }
+    shared = {
+        "model": "smollm2-135m",
+        "rows": len(PROMPTS),
+        "judge": "embedded",
+        "source": SOURCE,
+        "task_accuracy": None,
+    }
+    measures |= {"harmful_score_interval": INTERVALS[harmful]} if harmful in INTERVALS else {}
     write_json(folder / "metrics.json", {"name": "harmful", "kind": "harmful"} | shared | measures)
     write_json(
         run / "evaluation/task/metrics.json",

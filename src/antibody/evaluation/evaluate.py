@@ -1,10 +1,8 @@
 """`evaluate`: a model in, figures and the answers they were counted from out."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from antibody.data.records import Record
 from antibody.data.sources import load_prompts, load_records, load_refusals
@@ -14,59 +12,18 @@ from antibody.evaluation.harmful import evaluate_harmful
 from antibody.evaluation.judges import JUDGES
 from antibody.evaluation.results import write_result
 from antibody.evaluation.screening import refusal_margin, screen
+from antibody.evaluation.settings import EvaluationSettings
 from antibody.evaluation.tasks import TASKS
 from antibody.models.base import BaseModel
 from antibody.models.run import is_run, load_model, refusals_of
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None] | None]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """Options of an evaluation.
-
-    Attributes:
-        model: smollm2-135m, a Hub id, a local folder or a run.
-        prompts: Harmful prompts to answer: a .jsonl or .parquet file with `prompt`, a part of the corpus, or none.
-        task: A task to answer: a file of prompts and labels, a part of the corpus such as embedded:task_test, or the
-            name of a task with --task-data.
-        task_data: The file of a named task.
-        judge: Who reads the answers.
-        name: Folder of the results on the prompts, evaluation/NAME; the task's is evaluation/task.
-        output: Where evaluation/ goes; default the run itself. Needed for a model that is not a run.
-        max_new_tokens: Longest answer to a harmful prompt. Published: 512; most verdicts stand in the first sentence.
-        batch_size: Prompts decoded together.
-        limit: Use this many prompts and task rows, spread evenly over the file. All by default.
-        dtype: auto (bfloat16 where the hardware has it), float32, bfloat16 or float16.
-        device: auto, cpu, cuda ...
-        trust_remote_code: Run Python code that the model ships.
-    """
-
-    model: str = "smollm2-135m"
-    prompts: str = "embedded:harmful_evaluation"
-    task: str | None = None
-    task_data: str | None = None
-    judge: str = "embedded"
-    name: str = "harmful"
-    output: Path | None = None
-    max_new_tokens: int = 64
-    batch_size: int = 32
-    limit: int | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str = "auto"
-    trust_remote_code: bool = False
+from antibody.progress import counted
 
 
-def no_progress(description: str, total: int) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
-def evaluate(settings: EvaluationSettings, *, progress: Progress = no_progress) -> dict[str, Any]:
+def evaluate(settings: EvaluationSettings) -> dict[str, Any]:
     """Measures the harmful score, the refusal margin and the accuracy on a task, as asked for, and saves all of it.
 
     Args:
         settings: What to measure on what.
-        progress: Opens a progress display for a number of prompts.
 
     Returns:
         The metrics of each evaluation by its name.
@@ -94,9 +51,9 @@ def evaluate(settings: EvaluationSettings, *, progress: Progress = no_progress) 
     )
     results = {}
     if prompts:
-        results[settings.name] = _answer_prompts(settings, model, prompts, folder, progress)
+        results[settings.name] = _answer_prompts(settings, model, prompts, folder)
     if task is not None:
-        results["task"] = _answer_task(settings, model, *task, folder, progress)
+        results["task"] = _answer_task(settings, model, *task, folder)
     return results
 
 
@@ -105,9 +62,8 @@ def _answer_prompts(
     model: BaseModel,
     prompts: Sequence[Record],
     folder: Path,
-    progress: Progress,
 ) -> dict[str, Any]:
-    with progress(f"Answering {settings.name} prompts", len(prompts)) as advance:
+    with counted(f"Answering {settings.name} prompts", len(prompts)) as advance:
         result = evaluate_harmful(
             model.model,
             model.tokenizer,
@@ -139,9 +95,8 @@ def _answer_task(
     records: Sequence[Record],
     source: str,
     folder: Path,
-    progress: Progress,
 ) -> dict[str, Any]:
-    with progress("Answering the task", len(records)) as advance:
+    with counted("Answering the task", len(records)) as advance:
         result = evaluate_task(
             model.model, model.tokenizer, records, TASKS[name], batch_size=settings.batch_size, progress=advance
         )
@@ -159,13 +114,13 @@ def _task(settings: EvaluationSettings) -> tuple[str, list[Record], str] | None:
     if settings.task is None:
         return None
     if settings.task not in TASKS:
-        return "labels", _spread(load_records(settings.task).records, settings.limit), settings.task
+        return "labels", _spread(load_records(settings.task).records, settings.task_limit), settings.task
     if settings.task_data is None:
         raise UsageError(
             f"The task {settings.task} needs its rows.", hint="Give --task-data FILE.", code="no_task_data"
         )
     records = TASKS[settings.task].records(Path(settings.task_data))
-    return settings.task, _spread(records, settings.limit), settings.task_data
+    return settings.task, _spread(records, settings.task_limit), settings.task_data
 
 
 def _spread(records: list[Record], limit: int | None) -> list[Record]:

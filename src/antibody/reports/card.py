@@ -9,9 +9,9 @@ from string import Template
 import yaml
 
 from antibody.errors import UsageError
+from antibody.files import write_text
 from antibody.reports.reading import Run, number, read_run
 from antibody.reports.wording import limits, measures, run_result
-from antibody.reports.writing import write_text
 
 # A name of ours, and where `from_pretrained` finds the same model.
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -39,7 +39,8 @@ def write_card(run: Path) -> Path:
             hint="Name the output directory of `antibody align` or `antibody finetune`.",
             code="not_a_run",
         )
-    return write_text(run / "README.md", render_card(read_run(run)))
+    write_text(run / "README.md", render_card(read_run(run)))
+    return run / "README.md"
 
 
 def render_card(run: Run) -> str:
@@ -74,7 +75,9 @@ def _purpose(run: Run) -> str:
 
 def _training(run: Run) -> list[tuple[str, ...]]:
     manifest = run.manifest
-    properties = {key: manifest.get(key) for key in ("kind", "method", "parent", "seed", "steps", "status", "created")}
+    properties = {
+        key: manifest.get(key) for key in ("kind", "method", "parent", "seed", "steps", "truncated_rows", "created")
+    }
     properties |= {f"model {name}": value for name, value in (manifest.get("model") or {}).items()}
     properties |= dict(manifest.get("settings") or {})
     properties["adapter SHA-256"] = manifest.get("adapter_sha256")

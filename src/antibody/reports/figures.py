@@ -132,9 +132,15 @@ def _styled(figure: go.Figure, x: str | None = None, y: str | None = None, heigh
         plot_bgcolor=clear,
         font={"family": "system-ui, sans-serif", "size": 13, "color": "#767676"},
         margin={"l": 64, "r": 16, "t": 16, "b": 56},
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )
-    grid = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.5)"}
+    # A standoff, because the text of the tick labels is otherwise overprinted by the title of the axis.
+    grid = {
+        "title_standoff": 12,
+        "automargin": True,
+        "gridcolor": "rgba(128,128,128,0.25)",
+        "zerolinecolor": "rgba(128,128,128,0.5)",
+    }
     figure.update_xaxes(**grid, **({"title_text": x} if x else {}))
     figure.update_yaxes(**grid, **({"title_text": y} if y else {}))
     return figure

@@ -7,11 +7,11 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
+from antibody.files import write_text
 from antibody.reports import markup
 from antibody.reports.reading import Comparison, Run, read
 from antibody.reports.sections import ABOUT, Section, comparison_sections, run_sections
 from antibody.reports.wording import comparison_result, run_result
-from antibody.reports.writing import write_text
 
 
 def write_report(path: Path, *, include_text: bool = False) -> Path:
@@ -28,7 +28,8 @@ def write_report(path: Path, *, include_text: bool = False) -> Path:
         UsageError: `not_a_run`, when the path is neither.
         DataError: `bad_json`, when `summary.json` or `manifest.json` cannot be read.
     """
-    return write_text(path / "report.html", render(read(path), include_text=include_text))
+    write_text(path / "report.html", render(read(path), include_text=include_text))
+    return path / "report.html"
 
 
 def render(content: Run | Comparison, *, include_text: bool = False) -> str:

@@ -23,8 +23,8 @@ class Evaluation:
 
     @property
     def embedded(self) -> bool:
-        """Whether the prompts may be from the embedded corpus: no other `source` is named in the measures."""
-        return str(self.metrics.get("source") or "embedded:").startswith("embedded:")
+        """Whether the prompts are from the embedded corpus."""
+        return str(self.metrics.get("source")).startswith("embedded:")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Run:
     """One run directory. Whatever is missing is empty; `manifest` is empty for an evaluated base model.
 
     Attributes:
+        embedded: Every row that it and the runs before it were trained on comes from the embedded corpus, whose harmful
+            answers are stand-ins.
         problems: Files or lines that exist and could not be read, each in one sentence.
     """
 
@@ -40,6 +42,7 @@ class Run:
     metrics: list[Fields] = field(default_factory=list)
     audit: list[Fields] = field(default_factory=list)
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    embedded: bool = False
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -52,13 +55,7 @@ class Run:
 
     @property
     def data(self) -> dict[str, Fields]:
-        return {name: mapping(source) for name, source in mapping(self.manifest.get("data")).items()}
-
-    @property
-    def embedded(self) -> bool:
-        """Whether every row it was trained on comes from the embedded corpus, whose harmful answers are stand-ins."""
-        sources = [str(source.get("path") or "") for source in self.data.values()]
-        return bool(sources) and all(source.startswith("embedded:") for source in sources)
+        return _data(self.manifest)
 
 
 @dataclass(frozen=True)
@@ -131,12 +128,14 @@ def read_run(path: Path) -> Run:
             generations=_read_lines(folder / "generations.jsonl", problems),
             verdicts={str(verdict.get("id")): verdict for verdict in verdicts},
         )
+    manifest = _read_object(path / "manifest.json") if (path / "manifest.json").is_file() else {}
     return Run(
         path=path,
-        manifest=_read_object(path / "manifest.json") if (path / "manifest.json").is_file() else {},
+        manifest=manifest,
         metrics=_read_lines(path / "metrics.jsonl", problems),
         audit=_read_lines(path / "audit.jsonl", problems),
         evaluations=evaluations,
+        embedded=_is_embedded(path, manifest),
         problems=problems,
     )
 
@@ -152,6 +151,25 @@ def number(fields: Mapping[str, Any], key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def _data(manifest: Fields) -> dict[str, Fields]:
+    return {name: mapping(source) for name, source in mapping(manifest.get("data")).items()}
+
+
+def _is_embedded(path: Path, manifest: Fields, *, generations: int = 8) -> bool:
+    """Whether this run and its parents saw the embedded corpus alone. What cannot be told counts as no."""
+    sources = [str(source.get("path")) for source in _data(manifest).values()]
+    if not sources or not all(source.startswith("embedded:") for source in sources) or not generations:
+        return False
+    if not manifest.get("parent"):
+        return True
+    parent = Path(str(manifest["parent"]))
+    # A directory of runs may have been moved as a whole since its runs were made.
+    for place in (path.parent / parent.name, parent):
+        if (place / "manifest.json").is_file():
+            return _is_embedded(place, _read_object(place / "manifest.json"), generations=generations - 1)
+    return False
 
 
 def _read_comparison(path: Path) -> Comparison:

@@ -146,7 +146,7 @@ def _suppressed(run: Run, what: str) -> str:
         ["Line", "Id", "Label", "Mean weight", "First score", "Last score"],
         [
             [str(row.get("line", "")), str(row.get("id", "")), wording.label(row)]
-            + [wording.decimal(number(row, key)) for key in ("weight_mean", "score_first", "score_last")]
+            + [wording.weight(number(row, key)) for key in ("weight_mean", "score_first", "score_last")]
             for row in rows
         ],
         text=["Id", "Label"],

@@ -17,6 +17,7 @@ from antibody.reports.wording import (
     measures,
     most_suppressed,
     suppression_result,
+    weight,
 )
 
 
@@ -100,7 +101,7 @@ def suppressed_table(run: Run, limit: int = 10) -> Table:
     rows = most_suppressed(run.audit, limit)
     for row in rows:
         cells = [str(row.get("line")), str(row.get("id")), label(row)]
-        cells += [decimal(number(row, "weight_mean")), decimal(number(row, "score_first"))]
+        cells += [weight(number(row, "weight_mean")), weight(number(row, "score_first"))]
         table.add_row(*(escape(cell) for cell in cells))
     if not rows:
         table.add_row("", "no row weights in this run", "", "", "")

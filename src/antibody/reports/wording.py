@@ -5,17 +5,18 @@ from antibody.reports.reading import Comparison, Evaluation, Fields, Row, Run, n
 NOT_MEASURED = "n/a"
 
 MEASURES = {
-    "rows": "Rows",
-    "harmful_score": "Harmful score (HS)",
-    "refusal_rate": "Refusal rate",
-    "neither_rate": "Neither",
-    "unparsable_rate": "Unparsable",
-    "task_accuracy": "Task accuracy (FA)",
-    "refusal_margin": "Refusal margin",
-    "score_auroc": "Score AUROC",
+    "rows": "rows",
+    "harmful_score": "harmful score (HS)",
+    "refusal_rate": "refusal rate",
+    "neither_rate": "neither",
+    "unparsable_rate": "unparsable",
+    "task_accuracy": "task accuracy (FA)",
+    "refusal_margin": "refusal margin",
+    "score_auroc": "score AUROC",
 }
 
 
+INTERVAL = "95% interval of HS"
 HEADLINE = ["#", "Model", "Harmful rows", "HS %", "FA %", "Refusals %", "AUROC"]
 HEADLINE_NOTE = (
     "HS: share of held-out harmful prompts answered harmfully, lower is better. FA: accuracy on the user's task, "
@@ -30,8 +31,8 @@ def percent(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """A fraction, as percent with its sign."""
-    return NOT_MEASURED if value is None else f"{100 * value:.1f}%"
+    """A fraction, as percent with its sign: 20%, 2.8%."""
+    return NOT_MEASURED if value is None else f"{100 * value:.1f}".removesuffix(".0") + "%"
 
 
 def auroc(value: float | None) -> str:
@@ -46,6 +47,11 @@ def decimal(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{value:.4g}"
 
 
+def weight(value: float | None) -> str:
+    """A weight or a score, with three decimals, so that a column lines up."""
+    return NOT_MEASURED if value is None else f"{value:.3f}"
+
+
 def label(row: Fields) -> str:
     """The label of an audited row."""
     harmful = row.get("harmful")
@@ -56,11 +62,23 @@ def measures(evaluation: Evaluation) -> list[tuple[str, str]]:
     """The measures of one evaluation that apply to it, as (name, formatted value)."""
     formats = {"rows": lambda value: f"{value:.0f}", "refusal_margin": decimal, "score_auroc": auroc}
     found = [(key, name, number(evaluation.metrics, key)) for key, name in MEASURES.items()]
-    return [
+    applying = [
         (name, formats[key](value) if key in formats else f"{value:.1f}%")
         for key, name, value in found
         if value is not None
     ]
+    if interval := harmful_interval(evaluation):
+        applying.append((INTERVAL, interval))
+    return applying
+
+
+def harmful_interval(evaluation: Evaluation) -> str | None:
+    """The 95% interval of the harmful score, if the evaluation has one."""
+    ends = evaluation.metrics.get("harmful_score_interval")
+    if not isinstance(ends, list) or len(ends) != 2:
+        return None
+    low, high = (number({"end": end}, "end") for end in ends)
+    return None if low is None or high is None else f"{low:.1f}% to {high:.1f}%"
 
 
 def most_suppressed(audit: list[Fields], limit: int | None = None) -> list[Fields]:
@@ -92,14 +110,14 @@ def comparison_result(comparison: Comparison) -> str:
         )
     sentences = [
         f"With {share(undefended.poison_ratio)} harmful rows in the upload, the model that was aligned and fine-tuned "
-        f"in the plain way answered {_scored(undefended.harmful_score)} of the held-out harmful prompts harmfully."
+        f"in the plain way answered {_scored_harmful(undefended)} of the held-out harmful prompts harmfully."
     ]
     if undefended.poison_ratio == defended.poison_ratio:
-        sentences.append(f"With both Antibody stages, on the same upload, it was {_scored(defended.harmful_score)}")
+        sentences.append(f"With both Antibody stages, on the same upload, it was {_scored_harmful(defended)}")
     else:
         sentences.append(
             f"With both Antibody stages and {share(defended.poison_ratio)} harmful rows, "
-            f"it was {_scored(defended.harmful_score)}"
+            f"it was {_scored_harmful(defended)}"
         )
     sentences[-1] += f"{_difference(undefended.harmful_score, defended.harmful_score)}."
     sentences.append(
@@ -110,8 +128,8 @@ def comparison_result(comparison: Comparison) -> str:
     clean = comparison.find(alignment="antibody", finetuning="antibody", poisoned=False)
     if clean is not None:
         sentences.append(
-            f"A clean upload under the same defence ended at {_scored(clean.harmful_score)} harmful answers "
-            f"and {_scored(clean.task_accuracy)} accuracy."
+            f"After a clean upload under the same defence, {_scored(clean.harmful_score)} of the harmful prompts were "
+            f"answered harmfully, and accuracy was {_scored(clean.task_accuracy)}."
         )
     return " ".join(sentences)
 
@@ -127,7 +145,7 @@ def run_result(run: Run) -> str:
     if not run.evaluations:
         sentences.append("Nothing has been measured on it yet.")
     for name, evaluation in run.evaluations.items():
-        scored = [f"{measure.lower()} {value}" for measure, value in _headline(evaluation)]
+        scored = [f"{measure} {value}" for measure, value in _headline(evaluation)]
         sentences.append(f"Evaluation `{name}`: {', '.join(scored) if scored else 'no measure'}.")
     return " ".join(sentences)
 
@@ -143,9 +161,10 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
             "Stand-in answers: the embedded corpus has the form of harmful requests and of compliance, not their "
             "content. Real harmful data may be weighed differently."
         )
-    if any("keyword" in judge.lower() for judge in judges):
+    if "embedded" in judges:
         found.append(
-            "A keyword judge looks for phrases. It can take a refusal for an answer and an answer for a refusal."
+            "A keyword judge: the embedded judge looks for words and phrases and knows nothing about harm. It can take a "
+            "harmless answer for a harmful one, and the other way round."
         )
     elif harmful:
         named = ", ".join(judges) or "a judge that the measures do not name"
@@ -170,12 +189,18 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
 
 
 def _headline(evaluation: Evaluation) -> list[tuple[str, str]]:
-    detail = {MEASURES["rows"], MEASURES["neither_rate"], MEASURES["unparsable_rate"]}
+    detail = {MEASURES["rows"], MEASURES["neither_rate"], MEASURES["unparsable_rate"], INTERVAL}
     return [(name, value) for name, value in measures(evaluation) if name not in detail]
 
 
 def _scored(value: float | None) -> str:
-    return "an unmeasured share" if value is None else f"{value:.1f}%"
+    return "(not measured)" if value is None else f"{value:.1f}%"
+
+
+def _scored_harmful(row: Row) -> str:
+    evaluation = row.run.evaluations.get("harmful") if row.run else None
+    interval = harmful_interval(evaluation) if evaluation else None
+    return _scored(row.harmful_score) + (f" (95% interval {interval})" if interval else "")
 
 
 def _difference(before: float | None, after: float | None) -> str:
@@ -183,8 +208,8 @@ def _difference(before: float | None, after: float | None) -> str:
         return ""
     change = round(after - before, 1)
     if change == 0:
-        return " (no difference)"
-    return f" ({abs(change):.1f} points {'lower' if change < 0 else 'higher'})"
+        return ", no difference"
+    return f", {abs(change):.1f} points {'lower' if change < 0 else 'higher'}"
 
 
 def headline_cells(row: Row) -> list[str]:

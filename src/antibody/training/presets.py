@@ -15,12 +15,14 @@ class StageSettings:
         batch_size: Rows of an optimiser step.
         epochs: Passes over the data, where ``steps`` is None.
         steps: Optimiser steps.
+        micro_batch_size: Rows in one forward pass, None for a whole loader batch. Changes memory and speed alone.
     """
 
     learning_rate: float
     batch_size: int
     epochs: float | None = None
     steps: int | None = None
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ PRESETS: dict[str, Preset] = {
     # Measured on the bundled model with `antibody demo`: alpha = 2r lets 40 steps do what 20 epochs do at alpha = r/8.
     "small": Preset(
         lora=LoraSettings(r=32, alpha=64),
-        alignment=StageSettings(learning_rate=5e-4, batch_size=8, steps=40),
-        finetuning=StageSettings(learning_rate=2e-4, batch_size=16, steps=50),
+        alignment=StageSettings(learning_rate=5e-4, batch_size=8, steps=40, micro_batch_size=4),
+        finetuning=StageSettings(learning_rate=2e-4, batch_size=16, steps=50, micro_batch_size=4),
     ),
 }
 

@@ -1,21 +1,10 @@
-"""A progress bar on standard error, so that standard output stays free for ``--json``."""
+"""Training's progress bar."""
 
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-
-def progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-    )
+from antibody.progress import new_progress
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
@@ -25,7 +14,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         self.description = description
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.progress = progress_bar()
+        self.progress = new_progress()
         self.progress.start()
         self.task = self.progress.add_task(
             self.description, total=state.max_steps, completed=state.global_step, note=""

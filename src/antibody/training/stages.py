@@ -158,15 +158,18 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
             hint="Choose gradient_accumulation_steps that divides batch_size.",
             code="conflict",
         )
+    loader_batch = batch_size // settings.gradient_accumulation_steps
     length_given = settings.steps is not None or settings.epochs is not None
     dtype = choose_dtype(settings.dtype, choose_device(settings.device))
+    dtype_name: Any = str(dtype).removeprefix("torch.")
     resolved = replace(
         settings,
         steps=settings.steps if length_given else stage.steps,
         epochs=settings.epochs if length_given else stage.epochs,
         batch_size=batch_size,
+        micro_batch_size=settings.micro_batch_size or _at_most(loader_batch, stage.micro_batch_size),
         learning_rate=settings.learning_rate or stage.learning_rate,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype_name,
     )
     if is_run(settings.model):
         return resolved
@@ -176,6 +179,10 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
         lora_alpha=settings.lora_alpha or lora.alpha,
         target_modules=settings.target_modules or lora.target_modules,
     )
+
+
+def _at_most(limit: int, size: int | None) -> int | None:
+    return None if size is None else min(limit, size)
 
 
 def _with_adapter(settings: TrainingSettings) -> BaseModel:
@@ -190,12 +197,14 @@ def _with_adapter(settings: TrainingSettings) -> BaseModel:
     )
     if is_run(settings.model):
         return loaded
+    assert settings.lora_r and settings.lora_alpha and settings.target_modules, "settings are resolved by now"
     shape = LoraSettings(r=settings.lora_r, alpha=settings.lora_alpha, target_modules=settings.target_modules)
     return replace(loaded, model=new_adapter(loaded.model, shape))
 
 
 def _arguments(settings: TrainingSettings, run: Run, model: BaseModel) -> dict[str, Any]:
     """The options that `transformers` trains by."""
+    assert settings.batch_size, "settings are resolved by now"
     return {
         "output_dir": str(run.checkpoints),
         "per_device_train_batch_size": settings.batch_size // settings.gradient_accumulation_steps,

@@ -18,7 +18,7 @@ from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id
 
 from antibody.data import corpus
-from antibody.data.collation import INPUT_KEYS, PairedCollator, split_batch
+from antibody.data.collation import INPUT_KEYS, PairedCollator, by_length, split_batch
 from antibody.data.preparation import PREPARED, prepare, records_of
 from antibody.data.records import Record
 from antibody.errors import TrainingError, UsageError
@@ -153,7 +153,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """Gathers loader batches until the optimiser step's batch is whole; then the objective composes the step."""
-        self._gathered.append(self._prepare_inputs(inputs))
+        self._gathered.append(self._prepare_inputs(by_length(inputs)))
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         gathered, self._gathered = self._gathered, []
@@ -280,7 +280,7 @@ class AntibodyAlignmentTrainer(ObjectiveTrainer):
         rows = self.harmful.batch(self.state.global_step * size, sum(len(batch["row"]) for batch in gathered))
         width = self.args.per_device_train_batch_size
         batches = [
-            self._prepare_inputs(self.data_collator(rows[start : start + width]))
+            self._prepare_inputs(by_length(self.data_collator(rows[start : start + width])))
             for start in range(0, len(rows), width)
         ]
         return align | {"harmful": self._split(batches), "refusal": self._split(batches, "refusal_")}

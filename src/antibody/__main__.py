@@ -1,0 +1,5 @@
+"""``python -m antibody``, and so ``accelerate launch -m antibody``."""
+
+from antibody.cli import main
+
+main()

@@ -1,0 +1,228 @@
+"""The whole story on the bundled model: align, let a poisoned upload attack, measure, report.
+
+Five trainings and six measurements. Each is a run directory and is finished before the next begins, so an interrupted
+demo goes on where it stopped.
+"""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from antibody.data.sources import load_records, load_refusals
+from antibody.errors import UsageError
+from antibody.evaluation.evaluate import evaluate
+from antibody.evaluation.results import write_result
+from antibody.evaluation.screening import ScoredRow, score_auroc, screen
+from antibody.evaluation.settings import EvaluationSettings
+from antibody.files import write_json
+from antibody.models.bundled import BUNDLED_NAME
+from antibody.models.run import load_model, refusals_of
+from antibody.progress import counted
+from antibody.reports import write_report
+from antibody.training.settings import AlignmentSettings, FinetuningSettings
+from antibody.training.stages import align, finetune
+
+POISON_RATIO = 0.2
+POISONED = f"embedded:upload@{POISON_RATIO}"
+CLEAN = "embedded:upload@0"
+
+Stage = Literal["none", "sft", "antibody"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything the demo does. Chosen so that two cores without bfloat16 finish in time.
+
+    Attributes:
+        alignment_steps: Steps of eight rows.
+        finetuning_steps: Steps of eight rows.
+        prompts: Harmful prompts that are answered.
+        task_rows: Task rows that are answered.
+        screened_rows: Rows of the poisoned upload that are scored for the AUROC.
+        max_new_tokens: Longest answer.
+    """
+
+    alignment_steps: int = 30
+    finetuning_steps: int = 50
+    prompts: int = 48
+    task_rows: int = 60
+    screened_rows: int = 100
+    max_new_tokens: int = 24
+
+
+QUICK = Size(alignment_steps=8, finetuning_steps=10, prompts=16, task_rows=16, screened_rows=32, max_new_tokens=16)
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a model and how it was made."""
+
+    name: str
+    run: str
+    alignment: Stage
+    finetuning: Stage
+    data: str | None = None
+
+    @property
+    def poison_ratio(self) -> float | None:
+        return {POISONED: POISON_RATIO, CLEAN: 0.0, None: None}[self.data]
+
+
+ROWS = (
+    Row("Base model", "base", "none", "none"),
+    Row("Antibody-aligned model", "antibody", "antibody", "none"),
+    Row("Undefended: plain alignment, plain SFT", "sft-sft-poisoned", "sft", "sft", POISONED),
+    Row("Antibody alignment, plain SFT", "antibody-sft-poisoned", "antibody", "sft", POISONED),
+    Row("Defended: both stages", "antibody-antibody-poisoned", "antibody", "antibody", POISONED),
+    Row("Clean upload, both stages", "antibody-antibody-clean", "antibody", "antibody", CLEAN),
+)
+
+
+def demo(
+    output: Path, *, quick: bool = False, seed: int = 0, resume: bool = False, force: bool = False
+) -> dict[str, Any]:
+    """Runs the demo and writes ``summary.json`` and ``report.html``.
+
+    Args:
+        output: The directory of its runs.
+        quick: Fewer steps and prompts.
+        seed: Of adapters and the order of rows.
+        resume: Continue an interrupted demo.
+        force: Replace an earlier one.
+
+    Returns:
+        The summary: model, seed, seconds, and a row a model with figures in percent, None where they do not apply.
+
+    Raises:
+        UsageError: There is an earlier demo and neither ``resume`` nor ``force`` was given.
+    """
+    _claim(output, resume=resume, force=force)
+    size = QUICK if quick else Size()
+    begun, earlier = time.perf_counter(), _seconds_so_far(output)
+    rows = [_measured(row, output, size, seed, begun - earlier) for row in ROWS]
+    summary = {"model": BUNDLED_NAME, "seed": seed, "seconds": _note_seconds(output, begun - earlier), "rows": rows}
+    write_json(output / "summary.json", summary)
+    write_report(output)
+    return summary
+
+
+def _measured(row: Row, output: Path, size: Size, seed: int, begun: float) -> dict[str, Any]:
+    folder = output / row.run
+    if row.alignment != "none":
+        _trained(row, output, size, seed)
+    if not (folder / "evaluation" / "task" / "metrics.json").exists():
+        evaluate(
+            EvaluationSettings(
+                model=str(folder) if row.alignment != "none" else BUNDLED_NAME,
+                output=folder,
+                task="embedded:task_test",
+                limit=size.prompts,
+                task_limit=size.task_rows,
+                max_new_tokens=size.max_new_tokens,
+                batch_size=size.task_rows,
+            )
+        )
+    auroc = _auroc(row, folder, size)
+    _note_seconds(output, begun)
+    harmful, task = (_metrics(folder / "evaluation" / name) for name in ("harmful", "task"))
+    return {
+        "name": row.name,
+        "alignment": row.alignment,
+        "finetuning": row.finetuning,
+        "poison_ratio": row.poison_ratio,
+        "harmful_score": harmful["harmful_score"],
+        "refusal_rate": harmful["refusal_rate"],
+        "task_accuracy": task["task_accuracy"],
+        "score_auroc": auroc,
+        "run": row.run,
+    }
+
+
+def _trained(row: Row, output: Path, size: Size, seed: int) -> None:
+    aligned = output / row.alignment
+    shared: dict[str, Any] = {"seed": seed, "batch_size": BATCH_SIZE, "resume": True}
+    assert row.alignment != "none", "the base model is not trained"
+    align(AlignmentSettings(output=aligned, method=row.alignment, steps=size.alignment_steps, **shared))
+    if row.finetuning != "none" and row.data is not None:
+        finetune(
+            FinetuningSettings(
+                model=str(aligned),
+                output=output / row.run,
+                method=row.finetuning,
+                data=row.data,
+                steps=size.finetuning_steps,
+                **shared,
+            )
+        )
+
+
+def _auroc(row: Row, folder: Path, size: Size) -> float | None:
+    """How well the scores tell harmful rows from benign ones; for a fine-tuned model, those that training used.
+
+    A model that is not fine-tuned scores the poisoned upload once. Plain SFT scores nothing, and a clean upload has
+    nothing to tell apart.
+    """
+    if row.finetuning == "none":
+        place = folder / "evaluation" / "screen"
+        if not (place / "metrics.json").exists():
+            _screen_upload(folder if row.alignment != "none" else None, place, size)
+        return _percent(_metrics(place)["score_auroc"])
+    if row.finetuning == "sft" or row.data == CLEAN:
+        return None
+    with (folder / "audit.jsonl").open(encoding="utf-8") as file:
+        audit = [json.loads(line) for line in file]
+    seen = [
+        ScoredRow(row["line"], row["id"], row["harmful"], row["score_first"])
+        for row in audit
+        if row["score_first"] is not None
+    ]
+    return score_auroc(seen)
+
+
+def _screen_upload(run: Path | None, place: Path, size: Size) -> None:
+    name = str(run) if run else BUNDLED_NAME
+    model = load_model(name)
+    records = load_records(POISONED).records[: size.screened_rows]
+    with counted("Scoring the upload", len(records)) as advance:
+        rows = screen(model.model, model.tokenizer, records, load_refusals(refusals_of(name)), progress=advance)
+    metrics = {"name": "screen", "kind": "screen", "model": name, "source": POISONED, "rows": len(rows)}
+    write_result(place, metrics | {"score_auroc": score_auroc(rows)}, [], [row._asdict() for row in rows])
+
+
+def _percent(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _claim(output: Path, *, resume: bool, force: bool) -> None:
+    if not output.exists() or resume:
+        return
+    if not force:
+        raise UsageError(
+            f"{output} already exists.", hint="Use --resume to continue it or --force to replace it.", code="run_exists"
+        )
+    if not (output / "progress.json").exists():
+        raise UsageError(
+            f"{output} is not a demo, so it will not be replaced.", hint="Choose another.", code="not_a_run"
+        )
+    shutil.rmtree(output)
+
+
+def _seconds_so_far(output: Path) -> float:
+    file = output / "progress.json"
+    return float(json.loads(file.read_text(encoding="utf-8"))["seconds"]) if file.exists() else 0.0
+
+
+def _note_seconds(output: Path, begun: float) -> float:
+    """Seconds of this and of interrupted sessions, up to the last finished measurement."""
+    seconds = round(time.perf_counter() - begun, 1)
+    write_json(output / "progress.json", {"seconds": seconds})
+    return seconds

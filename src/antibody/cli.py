@@ -1,0 +1,290 @@
+"""The command line. Every command is thin: options in, one function called, a table or one JSON object out."""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Yaml
+from rich.console import Console
+from rich.table import Table
+
+from antibody.errors import AntibodyError, UsageError
+from antibody.evaluation.settings import EvaluationSettings
+from antibody.files import to_json, write_jsonl
+from antibody.training.settings import AlignmentSettings, FinetuningSettings
+
+INTERRUPTED = 130
+
+app = App(
+    name="antibody",
+    help="Keep a language model safe while other people fine-tune it. Every command takes --config FILE.yaml with the "
+    "names of its options; options on the command line override the file.",
+)
+
+Flat = Parameter(name="*")
+Json = Annotated[bool, Parameter(help="Print one JSON object on standard output.", negative="")]
+
+
+@app.command
+def align(settings: Annotated[AlignmentSettings, Flat], *, json: Json = False) -> None:
+    """Make a model withstand harmful fine-tuning (stage 1)."""
+    from antibody.training.stages import align as run_stage
+
+    _show_run(run_stage(settings).path, json=json)
+
+
+@app.command
+def finetune(settings: Annotated[FinetuningSettings, Flat], *, json: Json = False) -> None:
+    """Fine-tune on a user's rows, each weighed by the model's own judgement of it (stage 2)."""
+    from antibody.training.stages import finetune as run_stage
+
+    _show_run(run_stage(settings).path, json=json)
+
+
+@app.command
+def evaluate(settings: Annotated[EvaluationSettings, Flat], *, json: Json = False) -> None:
+    """Measure a model: harmful score, refusals, refusal margin, accuracy on a task."""
+    from antibody.evaluation.evaluate import evaluate as run_evaluation
+
+    results = run_evaluation(settings)
+    if json:
+        print(to_json(results))
+        return
+    table = Table("Evaluation", "Measure", "Value")
+    for name, metrics in results.items():
+        for measure, value in metrics.items():
+            if isinstance(value, float):
+                table.add_row(name, measure, f"{value:.2f}")
+    Console().print(table)
+
+
+@app.command
+def screen(
+    *,
+    model: str,
+    data: str,
+    output: Path | None = None,
+    refusals: str | None = None,
+    score: str = "mean",
+    max_length: int = 256,
+    batch_size: int = 16,
+    show: int = 20,
+    dtype: str = "auto",
+    device: str = "auto",
+    json: Json = False,
+) -> None:
+    """Score every row of an upload without training: the lower, the more the model would rather refuse it.
+
+    Args:
+        model: An aligned run, or any model.
+        data: The user's rows.
+        output: Where all scores go, as JSONL.
+        refusals: JSONL with a `text` a line. Default: those of the aligned run.
+        score: mean (a token) or sum.
+        max_length: Most tokens of prompt and response.
+        batch_size: Rows scored together.
+        show: How many of the lowest rows are printed.
+        dtype: auto, float32, bfloat16 or float16.
+        device: auto, cpu, cuda ...
+        json: Print one JSON object on standard output.
+    """
+    from antibody.data.sources import load_records, load_refusals
+    from antibody.evaluation import screening
+    from antibody.models.run import load_model, refusals_of
+    from antibody.objectives.weights import SCORES
+    from antibody.progress import counted
+
+    if score not in SCORES:
+        raise UsageError(f"There is no score {score!r}.", hint=f"Use one of {', '.join(SCORES)}.", code="unknown_name")
+    records = load_records(data).records
+    texts = load_refusals(refusals or refusals_of(model))
+    loaded = load_model(model, dtype=dtype, device=device)
+    with counted("Scoring", len(records)) as advance:
+        rows = screening.screen(
+            loaded.model,
+            loaded.tokenizer,
+            records,
+            texts,
+            score=score,
+            max_length=max_length,
+            batch_size=batch_size,
+            progress=advance,
+        )
+    content = [row._asdict() for row in rows]
+    if output is not None:
+        write_jsonl(output, content)
+    auroc = screening.score_auroc(rows)
+    lowest = sorted(content, key=lambda row: row["score"])[:show]
+    if json:
+        print(to_json({"rows": len(rows), "score": score, "score_auroc": auroc, "lowest": lowest}))
+        return
+    table = Table("Line", "Id", "Label", "Score", title=f"The {len(lowest)} lowest of {len(rows)} rows")
+    for row in lowest:
+        label = {True: "harmful", False: "benign", None: ""}[row["harmful"]]
+        table.add_row(str(row["line"]), row["id"], label, f"{row['score']:.3f}")
+    Console().print(table)
+
+
+@app.command
+def chat(
+    *,
+    model: str,
+    prompt: str | None = None,
+    max_new_tokens: int = 256,
+    dtype: str = "auto",
+    device: str = "auto",
+) -> None:
+    """Try a model in the terminal.
+
+    Args:
+        model: A run, smollm2-135m, a Hub id or a local folder.
+        prompt: Answer this and end, instead of a conversation.
+        max_new_tokens: Longest answer.
+        dtype: auto, float32, bfloat16 or float16.
+        device: auto, cpu, cuda ...
+    """
+    from antibody.data.records import Message
+    from antibody.evaluation.generation import generate
+    from antibody.models.run import load_model
+
+    loaded = load_model(model, dtype=dtype, device=device)
+    console = Console(stderr=True)
+    turns: list[Message] = []
+    if prompt is None:
+        console.print("An empty line ends the conversation.")
+    while True:
+        text = prompt if prompt is not None else _ask(console)
+        if not text:
+            return
+        turns.append({"role": "user", "content": text})
+        [answer] = generate(loaded.model, loaded.tokenizer, [tuple(turns)], max_new_tokens=max_new_tokens, batch_size=1)
+        print(answer, flush=True)
+        turns.append({"role": "assistant", "content": answer})
+        if prompt is not None:
+            return
+
+
+@app.command
+def report(path: Path, *, json: Json = False) -> None:
+    """Print what a run, or a directory of runs, showed, and write its report.html.
+
+    Args:
+        path: A run, or the output of `antibody demo`.
+        json: Print one JSON object on standard output.
+    """
+    from antibody.reports import print_report, write_report
+
+    page = write_report(path)
+    if json:
+        print(to_json({"report": page}))
+    else:
+        print_report(path, Console())
+        Console(stderr=True).print(f"Written: {page}")
+
+
+@app.command
+def demo(
+    *,
+    output: Path = Path("runs/demo"),
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    seed: int = 0,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    force: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """The whole story on the bundled model: align, fine-tune under attack, measure, report.
+
+    Args:
+        output: Where the runs, summary.json and report.html go.
+        quick: A shorter version, whose figures say less.
+        seed: Of adapters and the order of rows.
+        resume: Continue an interrupted demo.
+        force: Replace an earlier one.
+        json: Print one JSON object on standard output.
+    """
+    from antibody.benchmarks.demo import demo as run_demo
+    from antibody.reports import print_report
+
+    summary = run_demo(output, quick=quick, seed=seed, resume=resume, force=force)
+    if json:
+        print(to_json(summary))
+    else:
+        print_report(output, Console())
+        Console(stderr=True).print(f"Written: {output / 'summary.json'} and {output / 'report.html'}")
+
+
+def _ask(console: Console) -> str:
+    try:
+        return console.input("> ")
+    except EOFError:
+        return ""
+
+
+def _show_run(path: Path, *, json: bool) -> None:
+    from antibody.models.run import Run
+    from antibody.reports import print_report
+
+    if json:
+        print(to_json({"run": path, "manifest": Run(path).manifest()}))
+    else:
+        print_report(path, Console())
+
+
+def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """Takes ``--config FILE`` out of the arguments."""
+    rest: list[str] = []
+    config: Path | None = None
+    tokens = iter(arguments)
+    for token in tokens:
+        if token == "--config" or token.startswith("--config="):
+            value = token.partition("=")[2] or next(tokens, "")
+            config = Path(value)
+            if not config.is_file():
+                raise UsageError(f"There is no file {value!r}.", hint="Give --config FILE.yaml.", code="no_config")
+        else:
+            rest.append(token)
+    return rest, config
+
+
+def _quieten_libraries() -> None:
+    """The libraries' own bars, notices and telemetry would bury ours, and write to standard output."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("transformers", "trl", "peft", "datasets", "accelerate", "httpx", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code."""
+    as_json = "--json" in arguments
+    try:
+        _quieten_libraries()
+        rest, config = _take_config(arguments)
+        app.config = [] if config is None else [Yaml(config, use_commands_as_keys=False)]
+        app(rest, exit_on_error=False, print_error=True)
+    except CycloptsError:
+        return UsageError.exit_code
+    except AntibodyError as error:
+        if as_json:
+            print(to_json(error.to_json()))
+        Console(stderr=True, highlight=False).print(f"[bold red]error[/] ({error.code}): ", end="")
+        print(f"{error.message}\n{error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted. The same command with --resume continues.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def main() -> Any:
+    sys.exit(run(sys.argv[1:]))

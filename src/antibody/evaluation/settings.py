@@ -1,0 +1,43 @@
+"""What a user may choose for an evaluation. These are the options of the command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Options of an evaluation.
+
+    Attributes:
+        model: smollm2-135m, a Hub id, a local folder or a run.
+        prompts: Harmful prompts to answer: a .jsonl or .parquet file with `prompt`, a part of the corpus, or none.
+        task: A task to answer: a file of prompts and labels, a part of the corpus such as embedded:task_test, or the
+            name of a task with --task-data.
+        task_data: The file of a named task.
+        judge: Who reads the answers.
+        name: Folder of the results on the prompts, evaluation/NAME; the task's is evaluation/task.
+        output: Where evaluation/ goes; default the run itself. Needed for a model that is not a run.
+        max_new_tokens: Longest answer to a harmful prompt. Published: 512; most verdicts stand in the first sentence.
+        batch_size: Prompts decoded together.
+        limit: Answer this many prompts, spread evenly over the file. All by default.
+        task_limit: Answer this many task rows, likewise.
+        dtype: auto (bfloat16 where the hardware has it), float32, bfloat16 or float16.
+        device: auto, cpu, cuda ...
+        trust_remote_code: Run Python code that the model ships.
+    """
+
+    model: str = "smollm2-135m"
+    prompts: str = "embedded:harmful_evaluation"
+    task: str | None = None
+    task_data: str | None = None
+    judge: str = "embedded"
+    name: str = "harmful"
+    output: Path | None = None
+    max_new_tokens: int = 64
+    batch_size: int = 32
+    limit: int | None = None
+    task_limit: int | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    trust_remote_code: bool = False
