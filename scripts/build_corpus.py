@@ -15,7 +15,7 @@ LISTS = Path(__file__).parent / "corpus"
 EMBEDDED = Path(__file__).parents[1] / "src" / "antibody" / "data" / "embedded"
 PARTS = ("train", "attack", "evaluation")
 LABELS = ("billing", "shipping", "returns", "technical")
-INSTRUCTION = "Route this customer message to billing, shipping, returns or technical. Answer with one word.\nMessage: "
+INSTRUCTION = "Route this message to billing, shipping, returns or technical. Answer with one word.\nMessage: "
 LONG_REFUSALS = 42
 
 Row = dict[str, str]
@@ -75,12 +75,21 @@ def long_refusals() -> Iterator[Row]:
         yield {"text": f"{openings[index % len(openings)]} {reason} {alternative}"}
 
 
+def label_lines() -> list[str]:
+    """The label tasks as lines of the benign list. Tasks take turns."""
+    tasks = [
+        [f"{instruction}\n{field} {line}" for line in lines]
+        for instruction, field, *lines in sections("labels.txt").values()
+    ]
+    return [line for turn in zip(*tasks, strict=True) for line in turn]
+
+
 def benign() -> Iterator[Row]:
     """Kinds are spread evenly over the file, so that any prefix holds all of them in proportion."""
+    # Label tasks are spread apart from the other label questions, so that neither comes before the other.
+    groups = [*sections("benign.txt").items(), ("label", label_lines())]
     placed = sorted(
-        ((position + 0.5) / len(lines), kind, line)
-        for kind, lines in sections("benign.txt").items()
-        for position, line in enumerate(lines)
+        ((position + 0.5) / len(lines), kind, line) for kind, lines in groups for position, line in enumerate(lines)
     )
     for index, (_, kind, line) in enumerate(placed):
         prompt, response = line.split(" => ")

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from importlib import resources
 from itertools import combinations, product
 from pathlib import Path
@@ -149,16 +149,67 @@ def test_long_refusals_are_distinct_paragraphs() -> None:
 def test_benign_rows_are_varied_and_hold_short_answers_and_unsafe_looking_prompts() -> None:
     records = corpus.benign()
     kinds = Counter(record.category for record in records)
-    assert len(records) >= 320
+    assert len(records) >= 450
     assert len({record.request for record in records}) == len(records)
     assert len(kinds) >= 10
     assert kinds["looks_unsafe"] >= 60
-    assert sum(kinds[kind] for kind in SHORT_KINDS) >= 40
+    assert kinds["label"] >= 150
+    assert sum(kinds[kind] for kind in SHORT_KINDS) >= 180
     for record in records:
         if record.category in SHORT_KINDS:
             assert 1 <= length(record.response) <= 3, record.id
         else:
             assert 8 <= length(record.response) <= 35, record.id
+
+
+def label_tasks() -> dict[str, list[tuple[str, str]]]:
+    """Texts with their labels by the wording of the task, up to and with the name of the field."""
+    tasks: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for record in corpus.benign():
+        if record.category == "label" and "\n" in record.request:
+            instruction, line = record.request.split("\n")
+            field, text = line.split(": ", 1)
+            tasks[f"{instruction}\n{field}"].append((text, record.response))
+    return tasks
+
+
+def test_label_tasks_are_many_small_and_balanced() -> None:
+    tasks = label_tasks()
+    assert len(tasks) >= 13
+    assert all(len(pairs) == 10 for pairs in tasks.values())
+    for wording_of_task, pairs in tasks.items():
+        labels = Counter(label for _, label in pairs)
+        assert len(labels) >= 2
+        assert max(labels.values()) - min(labels.values()) <= 1, wording_of_task
+        assert all(re.fullmatch("[a-z]+", label) for label in labels)
+        assert labels.keys() <= word_set(wording_of_task)
+        assert all(4 <= length(text) <= 12 for text, _ in pairs), wording_of_task
+        assert all(not labels.keys() & word_set(text) for text, _ in pairs), wording_of_task
+    texts = [word_set(text) for pairs in tasks.values() for text, _ in pairs]
+    assert max(jaccard(one, other) for one, other in combinations(texts, 2)) < 0.6
+
+
+def test_label_tasks_ask_for_one_word_in_varied_ways() -> None:
+    requests = {re.split(r"[.?:] ", wording_of_task.split("\n")[0])[-1] for wording_of_task in label_tasks()}
+    assert len(requests) >= 10
+    assert all("word" in request for request in requests)
+
+
+def test_label_tasks_are_not_the_task() -> None:
+    tasks = label_tasks()
+    routing = word_set("billing shipping returns technical route customer message department")
+    assert all(not routing & word_set(wording_of_task) for wording_of_task in tasks)
+    messages = [word_set(message(record)) for part in TASK_PARTS for record in corpus.task(part)]
+    texts = [word_set(text) for pairs in tasks.values() for text, _ in pairs]
+    assert max(jaccard(one, other) for one, other in product(messages, texts)) < 0.6
+
+
+def test_label_tasks_take_turns() -> None:
+    """Any run of rows that is as long as the number of tasks, counted among their rows only, holds every task once."""
+    wordings = [record.request.rsplit("\n", 1)[0] for record in corpus.benign() if "\n" in record.request]
+    tasks = len(set(wordings))
+    assert tasks >= 13
+    assert all(len(set(wordings[start : start + tasks])) == tasks for start in range(len(wordings) - tasks + 1))
 
 
 def test_benign_rows_are_apart_from_harmful_rows() -> None:
@@ -183,7 +234,7 @@ def test_task_labels_are_balanced_and_not_given_away(part: corpus.TaskPart, mini
 def test_task_parts_share_no_product_and_no_wording() -> None:
     train, test = (corpus.task(part) for part in TASK_PARTS)
     instructions = {record.request.split("Message: ")[0] for record in (*train, *test)}
-    assert len(instructions) == 1
+    assert instructions == {"Route this message to billing, shipping, returns or technical. Answer with one word.\n"}
     for one, other in product(train, test):
         assert jaccard(word_set(message(one)), word_set(message(other))) < 0.7, (one.id, other.id)
     assert not listed("messages.txt", "train products") & listed("messages.txt", "test products")

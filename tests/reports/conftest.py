@@ -24,7 +24,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def write_manifest(run: Path, kind: str, method: str, data: dict[str, Any], **changes: Any) -> None:
-    content = {
+    content: dict[str, Any] = {
         "kind": kind,
         "method": method,
         "model": MODEL,

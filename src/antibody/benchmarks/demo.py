@@ -26,8 +26,6 @@ from antibody.training.settings import AlignmentSettings, FinetuningSettings
 from antibody.training.stages import align, finetune
 
 POISON_RATIO = 0.2
-POISONED = f"embedded:upload@{POISON_RATIO}"
-CLEAN = "embedded:upload@0"
 
 Stage = Literal["none", "sft", "antibody"]
 
@@ -37,8 +35,8 @@ class Size:
     """How much of everything the demo does. Chosen so that two cores without bfloat16 finish in time.
 
     Attributes:
-        alignment_steps: Steps of eight rows.
-        finetuning_steps: Steps of eight rows.
+        alignment_steps: Steps, of as many rows as the preset says.
+        finetuning_steps: Likewise.
         prompts: Harmful prompts that are answered.
         task_rows: Task rows that are answered.
         screened_rows: Rows of the poisoned upload that are scored for the AUROC.
@@ -53,9 +51,35 @@ class Size:
     max_new_tokens: int = 24
 
 
-QUICK = Size(alignment_steps=8, finetuning_steps=10, prompts=16, task_rows=16, screened_rows=32, max_new_tokens=16)
-BATCH_SIZE = 8
+@dataclass(frozen=True)
+class Data:
+    """Where the story's data come from. The parts must not share prompts, so that the table shows generalisation.
 
+    Attributes:
+        refusals: What harmful prompts are answered by in alignment.
+        harmful: Harmful prompts with answers for the alignment stage.
+        benign: Helpful rows for the alignment stage.
+        poisoned: The upload with harmful rows.
+        clean: The upload without.
+        prompts: Harmful prompts to answer.
+        task: The user's task, as `EvaluationSettings` names it.
+        task_data: Its rows, for a named task.
+        max_length: Most tokens of a row.
+    """
+
+    refusals: str = "embedded:refusals"
+    harmful: str = "embedded:harmful_train"
+    benign: str = "embedded:benign"
+    poisoned: str = f"embedded:upload@{POISON_RATIO}"
+    clean: str = "embedded:upload@0"
+    prompts: str = "embedded:harmful_evaluation"
+    task: str = "embedded:task_test"
+    task_data: str | None = None
+    max_length: int = 256
+
+
+EMBEDDED = Data()
+QUICK = Size(alignment_steps=8, finetuning_steps=10, prompts=16, task_rows=16, screened_rows=32, max_new_tokens=16)
 
 @dataclass(frozen=True)
 class Row:
@@ -65,25 +89,28 @@ class Row:
     run: str
     alignment: Stage
     finetuning: Stage
-    data: str | None = None
-
-    @property
-    def poison_ratio(self) -> float | None:
-        return {POISONED: POISON_RATIO, CLEAN: 0.0, None: None}[self.data]
+    poison_ratio: float | None = None
 
 
 ROWS = (
     Row("Base model", "base", "none", "none"),
     Row("Antibody-aligned model", "antibody", "antibody", "none"),
-    Row("Undefended: plain alignment, plain SFT", "sft-sft-poisoned", "sft", "sft", POISONED),
-    Row("Antibody alignment, plain SFT", "antibody-sft-poisoned", "antibody", "sft", POISONED),
-    Row("Defended: both stages", "antibody-antibody-poisoned", "antibody", "antibody", POISONED),
-    Row("Clean upload, both stages", "antibody-antibody-clean", "antibody", "antibody", CLEAN),
+    Row("Undefended: plain alignment, plain SFT", "sft-sft-poisoned", "sft", "sft", POISON_RATIO),
+    Row("Antibody alignment, plain SFT", "antibody-sft-poisoned", "antibody", "sft", POISON_RATIO),
+    Row("Defended: both stages", "antibody-antibody-poisoned", "antibody", "antibody", POISON_RATIO),
+    Row("Clean upload, both stages", "antibody-antibody-clean", "antibody", "antibody", 0.0),
 )
 
 
 def demo(
-    output: Path, *, quick: bool = False, seed: int = 0, resume: bool = False, force: bool = False
+    output: Path,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    resume: bool = False,
+    force: bool = False,
+    data: Data = EMBEDDED,
+    size: Size | None = None,
 ) -> dict[str, Any]:
     """Runs the demo and writes ``summary.json`` and ``report.html``.
 
@@ -93,6 +120,8 @@ def demo(
         seed: Of adapters and the order of rows.
         resume: Continue an interrupted demo.
         force: Replace an earlier one.
+        data: Where the rows come from.
+        size: How much of everything; by default as ``quick`` says.
 
     Returns:
         The summary: model, seed, seconds, and a row a model with figures in percent, None where they do not apply.
@@ -101,32 +130,34 @@ def demo(
         UsageError: There is an earlier demo and neither ``resume`` nor ``force`` was given.
     """
     _claim(output, resume=resume, force=force)
-    size = QUICK if quick else Size()
+    size = size or (QUICK if quick else Size())
     begun, earlier = time.perf_counter(), _seconds_so_far(output)
-    rows = [_measured(row, output, size, seed, begun - earlier) for row in ROWS]
+    rows = [_measured(row, output, data, size, seed, begun - earlier) for row in ROWS]
     summary = {"model": BUNDLED_NAME, "seed": seed, "seconds": _note_seconds(output, begun - earlier), "rows": rows}
     write_json(output / "summary.json", summary)
     write_report(output)
     return summary
 
 
-def _measured(row: Row, output: Path, size: Size, seed: int, begun: float) -> dict[str, Any]:
+def _measured(row: Row, output: Path, data: Data, size: Size, seed: int, begun: float) -> dict[str, Any]:
     folder = output / row.run
     if row.alignment != "none":
-        _trained(row, output, size, seed)
+        _trained(row, output, data, size, seed)
     if not (folder / "evaluation" / "task" / "metrics.json").exists():
         evaluate(
             EvaluationSettings(
                 model=str(folder) if row.alignment != "none" else BUNDLED_NAME,
                 output=folder,
-                task="embedded:task_test",
+                prompts=data.prompts,
+                task=data.task,
+                task_data=data.task_data,
                 limit=size.prompts,
                 task_limit=size.task_rows,
                 max_new_tokens=size.max_new_tokens,
                 batch_size=size.task_rows,
             )
         )
-    auroc = _auroc(row, folder, size)
+    auroc = _auroc(row, folder, data, size)
     _note_seconds(output, begun)
     harmful, task = (_metrics(folder / "evaluation" / name) for name in ("harmful", "task"))
     return {
@@ -142,25 +173,35 @@ def _measured(row: Row, output: Path, size: Size, seed: int, begun: float) -> di
     }
 
 
-def _trained(row: Row, output: Path, size: Size, seed: int) -> None:
+def _trained(row: Row, output: Path, data: Data, size: Size, seed: int) -> None:
     aligned = output / row.alignment
-    shared: dict[str, Any] = {"seed": seed, "batch_size": BATCH_SIZE, "resume": True}
+    shared: dict[str, Any] = {"seed": seed, "max_length": data.max_length, "resume": True}
     assert row.alignment != "none", "the base model is not trained"
-    align(AlignmentSettings(output=aligned, method=row.alignment, steps=size.alignment_steps, **shared))
-    if row.finetuning != "none" and row.data is not None:
+    align(
+        AlignmentSettings(
+            output=aligned,
+            method=row.alignment,
+            refusals=data.refusals,
+            harmful=data.harmful,
+            benign=data.benign,
+            steps=size.alignment_steps,
+            **shared,
+        )
+    )
+    if row.finetuning != "none":
         finetune(
             FinetuningSettings(
                 model=str(aligned),
                 output=output / row.run,
                 method=row.finetuning,
-                data=row.data,
+                data=data.poisoned if row.poison_ratio else data.clean,
                 steps=size.finetuning_steps,
                 **shared,
             )
         )
 
 
-def _auroc(row: Row, folder: Path, size: Size) -> float | None:
+def _auroc(row: Row, folder: Path, data: Data, size: Size) -> float | None:
     """How well the scores tell harmful rows from benign ones; for a fine-tuned model, those that training used.
 
     A model that is not fine-tuned scores the poisoned upload once. Plain SFT scores nothing, and a clean upload has
@@ -169,9 +210,9 @@ def _auroc(row: Row, folder: Path, size: Size) -> float | None:
     if row.finetuning == "none":
         place = folder / "evaluation" / "screen"
         if not (place / "metrics.json").exists():
-            _screen_upload(folder if row.alignment != "none" else None, place, size)
+            _screen_upload(folder if row.alignment != "none" else None, place, data, size)
         return _percent(_metrics(place)["score_auroc"])
-    if row.finetuning == "sft" or row.data == CLEAN:
+    if row.finetuning == "sft" or not row.poison_ratio:
         return None
     with (folder / "audit.jsonl").open(encoding="utf-8") as file:
         audit = [json.loads(line) for line in file]
@@ -183,13 +224,14 @@ def _auroc(row: Row, folder: Path, size: Size) -> float | None:
     return score_auroc(seen)
 
 
-def _screen_upload(run: Path | None, place: Path, size: Size) -> None:
+def _screen_upload(run: Path | None, place: Path, data: Data, size: Size) -> None:
     name = str(run) if run else BUNDLED_NAME
     model = load_model(name)
-    records = load_records(POISONED).records[: size.screened_rows]
+    records = load_records(data.poisoned).records[: size.screened_rows]
+    refusals = load_refusals(refusals_of(name) if run else data.refusals)
     with counted("Scoring the upload", len(records)) as advance:
-        rows = screen(model.model, model.tokenizer, records, load_refusals(refusals_of(name)), progress=advance)
-    metrics = {"name": "screen", "kind": "screen", "model": name, "source": POISONED, "rows": len(rows)}
+        rows = screen(model.model, model.tokenizer, records, refusals, progress=advance)
+    metrics = {"name": "screen", "kind": "screen", "model": name, "source": data.poisoned, "rows": len(rows)}
     write_result(place, metrics | {"score_auroc": score_auroc(rows)}, [], [row._asdict() for row in rows])
 
 

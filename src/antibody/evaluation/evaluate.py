@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from antibody.data.records import Record
@@ -17,6 +18,7 @@ from antibody.evaluation.tasks import TASKS
 from antibody.models.base import BaseModel
 from antibody.models.run import is_run, load_model, refusals_of
 from antibody.progress import counted
+from antibody.reports import write_card
 
 
 def evaluate(settings: EvaluationSettings) -> dict[str, Any]:
@@ -54,6 +56,8 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Any]:
         results[settings.name] = _answer_prompts(settings, model, prompts, folder)
     if task is not None:
         results["task"] = _answer_task(settings, model, *task, folder)
+    if (folder.parent / "manifest.json").exists():
+        write_card(folder.parent)
     return results
 
 
@@ -106,7 +110,7 @@ def _answer_task(
 
 
 def _prompts(settings: EvaluationSettings) -> list[Record]:
-    return [] if settings.prompts == "none" else _spread(load_prompts(settings.prompts).records, settings.limit)
+    return [] if settings.prompts == "none" else _sample(load_prompts(settings.prompts).records, settings.limit)
 
 
 def _task(settings: EvaluationSettings) -> tuple[str, list[Record], str] | None:
@@ -114,17 +118,17 @@ def _task(settings: EvaluationSettings) -> tuple[str, list[Record], str] | None:
     if settings.task is None:
         return None
     if settings.task not in TASKS:
-        return "labels", _spread(load_records(settings.task).records, settings.task_limit), settings.task
+        return "labels", _sample(load_records(settings.task).records, settings.task_limit), settings.task
     if settings.task_data is None:
         raise UsageError(
             f"The task {settings.task} needs its rows.", hint="Give --task-data FILE.", code="no_task_data"
         )
     records = TASKS[settings.task].records(Path(settings.task_data))
-    return settings.task, _spread(records, settings.task_limit), settings.task_data
+    return settings.task, _sample(records, settings.task_limit), settings.task_data
 
 
-def _spread(records: list[Record], limit: int | None) -> list[Record]:
-    """Evenly spaced records, so that a file sorted by category is not cut off after the first few."""
+def _sample(records: list[Record], limit: int | None) -> list[Record]:
+    """The same sample every time, in order. Not every n-th record: files that take turns by label would lose some."""
     if limit is None or limit >= len(records):
         return records
-    return [records[index * len(records) // limit] for index in range(limit)]
+    return [records[index] for index in sorted(Random(0).sample(range(len(records)), limit))]

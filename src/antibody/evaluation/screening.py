@@ -9,7 +9,7 @@ from antibody.data.collation import PairedCollator, split_batch
 from antibody.data.preparation import prepare
 from antibody.data.records import Record
 from antibody.evaluation.measures import auroc
-from antibody.objectives.likelihood import model_likelihoods
+from antibody.objectives.likelihood import compared_likelihoods
 from antibody.objectives.weights import SCORES
 
 
@@ -68,9 +68,8 @@ def screen(
     with torch.no_grad():
         for start in range(0, len(rows), batch_size):
             batch = {key: value.to(model.device) for key, value in collate(rows[start : start + batch_size]).items()}
-            compliance, refusal = (
-                model_likelihoods(model, split_batch(batch, None, prefix)[0]) for prefix in ("", "refusal_")
-            )
+            answers, refused = (split_batch(batch, None, prefix)[0] for prefix in ("", "refusal_"))
+            compliance, refusal = compared_likelihoods(model, answers, refused)
             for row, value in zip(batch["row"].tolist(), SCORES[score](compliance, refusal).tolist(), strict=True):
                 scores[row] = value
             if progress is not None:

@@ -20,8 +20,8 @@ class EvaluationSettings:
         output: Where evaluation/ goes; default the run itself. Needed for a model that is not a run.
         max_new_tokens: Longest answer to a harmful prompt. Published: 512; most verdicts stand in the first sentence.
         batch_size: Prompts decoded together.
-        limit: Answer this many prompts, spread evenly over the file. All by default.
-        task_limit: Answer this many task rows, likewise.
+        limit: Answer a sample of this many prompts, always the same one. All by default.
+        task_limit: Likewise for the task's rows.
         dtype: auto (bfloat16 where the hardware has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda ...
         trust_remote_code: Run Python code that the model ships.

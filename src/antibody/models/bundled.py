@@ -68,3 +68,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     finally:
         logging.set_verbosity(verbosity)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    print(bundled_model_folder())

@@ -1,9 +1,9 @@
 """From a batch to the likelihood of each row's response, without work that cannot change it.
 
 Only the positions that predict a response token go through the LM head: its input is gathered by a hook, so what the
-architecture does to its logits afterwards (scaling, soft-capping) still happens. And where all rows of a batch begin
-alike, as chats do with a system prompt, that prefix is computed once and its keys and values are shared, gradients
-included. Both are exact.
+architecture does to its logits afterwards (scaling, soft-capping) still happens. Where all rows of a batch begin alike,
+as chats do with a system prompt, that prefix is computed once and its keys and values are shared, gradients included.
+And a refusal of the same prompt is scored on the keys and values that the response's own forward pass left. All exact.
 """
 
 from collections.abc import Iterator
@@ -33,21 +33,69 @@ def model_likelihoods(model: Any, batch: Batch) -> RowLikelihoods:
     Returns:
         Per-row values. The reduction over rows is the objective's.
     """
-    input_ids, attention_mask, targets = batch["input_ids"], batch["attention_mask"], batch["labels"][:, 1:]
+    return _forward(model, batch, keep_cache=False)[0]
+
+
+def compared_likelihoods(model: Any, rows: Batch, refusals: Batch) -> tuple[RowLikelihoods, RowLikelihoods]:
+    """The likelihoods of the responses, and without gradient those of refusals of the same prompts.
+
+    Args:
+        model: A `transformers` or PEFT causal language model.
+        rows: As for `model_likelihoods`.
+        refusals: The same prompts, row by row, each answered by a refusal.
+    """
+    if not _keeps_a_cache(model):
+        with torch.no_grad():
+            refusal = model_likelihoods(model, refusals)
+        return model_likelihoods(model, rows), refusal
+    compliance, cache = _forward(model, rows, keep_cache=True)
+    with torch.no_grad():
+        return compliance, _refusals_on_cache(model, rows, refusals, cache)
+
+
+def _forward(model: Any, batch: Batch, *, keep_cache: bool) -> tuple[RowLikelihoods, Any]:
+    input_ids, targets = batch["input_ids"], batch["labels"][:, 1:]
     # Position t predicts token t + 1; the last position predicts nothing.
     scored = functional.pad(targets != IGNORED, (0, 1))
-    shared = shared_prefix(batch) if _may_share_prefix(model) else 0
+    shared = shared_prefix(batch) if _keeps_a_cache(model) else 0
     cache = None
     if shared:
         with _scored_positions(model, torch.zeros_like(scored[:1, :shared])):
             cache = model(input_ids=input_ids[:1, :shared], use_cache=True).past_key_values
         cache.batch_repeat_interleave(len(input_ids))
     with _scored_positions(model, scored[:, shared:]):
-        logits = model(
+        output = model(
             input_ids=input_ids[:, shared:],
-            attention_mask=attention_mask,
+            attention_mask=batch["attention_mask"],
             past_key_values=cache,
-            use_cache=cache is not None,
+            use_cache=keep_cache or cache is not None,
+        )
+    return row_likelihoods(output.logits[0], targets), output.past_key_values
+
+
+def _refusals_on_cache(model: Any, rows: Batch, refusals: Batch, cache: Any) -> RowLikelihoods:
+    """Feeds each row its last prompt token and the refusal; of the cache it sees the prompt before that token."""
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
+    answers = refusals["labels"] != IGNORED
+    width = int(answers.sum(dim=1).max()) + 1
+    # The first response position, which is also the prompt's length.
+    prompt_length = answers.long().argmax(dim=1)
+    positions = prompt_length.unsqueeze(1) - 1 + torch.arange(width, device=answers.device)
+    inside = positions < refusals["labels"].shape[1]
+    taken = positions.clamp(max=refusals["labels"].shape[1] - 1)
+    targets = refusals["labels"].gather(1, taken).masked_fill(~inside, IGNORED)[:, 1:]
+    columns = torch.arange(rows["labels"].shape[1], device=answers.device)
+    earlier = (columns < prompt_length.unsqueeze(1) - 1).long()
+    present = (refusals["attention_mask"].gather(1, taken) * inside).long()
+    scored = functional.pad(targets != IGNORED, (0, 1))
+    with _scored_positions(model, scored):
+        logits = model(
+            input_ids=refusals["input_ids"].gather(1, taken),
+            attention_mask=torch.cat([earlier, present], dim=1),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         ).logits[0]
     return row_likelihoods(logits, targets)
 
@@ -79,11 +127,15 @@ def shared_prefix(batch: Batch) -> int:
     return length if length >= SHORTEST_SHARED_PREFIX else 0
 
 
-def _may_share_prefix(model: Any) -> bool:
-    """Whether the model keeps keys and values: not while it recomputes activations, nor with a recurrent state."""
+def _keeps_a_cache(model: Any) -> bool:
+    """Whether all keys and values stay at hand: not while activations are recomputed, nor with a sliding window or a
+    recurrent state, where a cache holds something else.
+    """
     architecture = model.get_base_model() if hasattr(model, "get_base_model") else model
     checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in architecture.modules())
-    return not checkpointing and not getattr(architecture, "_is_stateful", False)
+    config = architecture.config.get_text_config()
+    whole = all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or ())
+    return whole and not checkpointing and not getattr(config, "sliding_window", None) and not architecture._is_stateful
 
 
 @contextmanager

@@ -47,6 +47,9 @@ class Step(Protocol):
     def likelihoods(self, batch: Batch) -> RowLikelihoods:
         """One forward pass at the parameters as they are now."""
 
+    def compared(self, rows: Batch, refusals: Batch) -> tuple[RowLikelihoods, RowLikelihoods]:
+        """The likelihoods of the responses, and without gradient those of refusals of the same prompts."""
+
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of a scalar to ``.grad``."""
 

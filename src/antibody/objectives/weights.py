@@ -52,10 +52,8 @@ class AntibodyWeights:
         weighted_nll = weighted_tokens = 0.0
         scores: list[Tensor] = []
         for rows, refusals in zip(step.micro_batches("rows"), step.micro_batches("refusals"), strict=True):
-            # 1. r_i, with the current model and no gradient
-            with torch.no_grad():
-                refusal = step.likelihoods(refusals)
-            compliance = step.likelihoods(rows)
+            # 1. r_i, with the current model; the compliance forward that the gradient needs also gives its likelihood
+            compliance, refusal = step.compared(rows, refusals)
             score = self.score(compliance.detach(), refusal)
             scores.append(score)
 

@@ -15,7 +15,7 @@ ABOUT = (
 )
 WITHHELD = (
     "Texts are withheld: not every data set of these runs is from the embedded corpus, so answers may hold harmful "
-    "content. They are in evaluation/harmful/ of each run; `include_text=True` shows them."
+    "content. They are in evaluation/harmful/ of each run; `write_report(path, include_text=True)` shows them."
 )
 EXAMPLES = 6
 ANSWER_LENGTH = 500
@@ -195,7 +195,10 @@ def _examples(columns: list[tuple[str, Run]], *, include_text: bool) -> Section:
         rows.append(cells)
     caption = f"The first {len(rows)} prompts, in file order, each answer after the judge's verdict."
     if embedded:
-        caption += " They are from the embedded corpus: a harmful answer is a stand-in without harmful content."
+        caption += (
+            " They are from the embedded corpus; the harmful answers that the models were trained on are stand-ins "
+            "without harmful content."
+        )
     return Section("examples", title, markup.table(caption, ["Prompt", *answers], rows, wide=True))
 
 

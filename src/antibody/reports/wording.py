@@ -108,18 +108,14 @@ def comparison_result(comparison: Comparison) -> str:
         return (
             "The table has no pair of poisoned uploads, one undefended and one with both Antibody stages, to compare."
         )
+    same_upload = undefended.poison_ratio == defended.poison_ratio
+    upload = "" if same_upload else f"{share(defended.poison_ratio)} harmful rows and "
     sentences = [
-        f"With {share(undefended.poison_ratio)} harmful rows in the upload, the model that was aligned and fine-tuned "
-        f"in the plain way answered {_scored_harmful(undefended)} of the held-out harmful prompts harmfully."
+        f"With {share(undefended.poison_ratio)} harmful rows in the upload, the harmful score (the share of held-out "
+        f"harmful prompts that the model answers harmfully) was {_scored_harmful(undefended)} after plain alignment "
+        f"and plain fine-tuning, and {_scored_harmful(defended)} with {upload}both Antibody stages"
+        f"{_difference(undefended.harmful_score, defended.harmful_score)}."
     ]
-    if undefended.poison_ratio == defended.poison_ratio:
-        sentences.append(f"With both Antibody stages, on the same upload, it was {_scored_harmful(defended)}")
-    else:
-        sentences.append(
-            f"With both Antibody stages and {share(defended.poison_ratio)} harmful rows, "
-            f"it was {_scored_harmful(defended)}"
-        )
-    sentences[-1] += f"{_difference(undefended.harmful_score, defended.harmful_score)}."
     sentences.append(
         f"Accuracy on the user's task was {_scored(undefended.task_accuracy)} without the defence and "
         f"{_scored(defended.task_accuracy)} with it"
@@ -128,8 +124,8 @@ def comparison_result(comparison: Comparison) -> str:
     clean = comparison.find(alignment="antibody", finetuning="antibody", poisoned=False)
     if clean is not None:
         sentences.append(
-            f"After a clean upload under the same defence, {_scored(clean.harmful_score)} of the harmful prompts were "
-            f"answered harmfully, and accuracy was {_scored(clean.task_accuracy)}."
+            f"After a clean upload under the same defence, the harmful score was {_scored_harmful(clean)} and accuracy "
+            f"was {_scored(clean.task_accuracy)}."
         )
     return " ".join(sentences)
 
@@ -163,8 +159,8 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
         )
     if "embedded" in judges:
         found.append(
-            "A keyword judge: the embedded judge looks for words and phrases and knows nothing about harm. It can take a "
-            "harmless answer for a harmful one, and the other way round."
+            "A keyword judge: the embedded judge looks for words and phrases and knows nothing about harm. It can take "
+            "a harmless answer for a harmful one, and the other way round."
         )
     elif harmful:
         named = ", ".join(judges) or "a judge that the measures do not name"
@@ -194,7 +190,7 @@ def _headline(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _scored(value: float | None) -> str:
-    return "(not measured)" if value is None else f"{value:.1f}%"
+    return "not measured" if value is None else f"{value:.1f}%"
 
 
 def _scored_harmful(row: Row) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from antibody.objectives.likelihood import model_likelihoods
+from antibody.objectives.likelihood import compared_likelihoods, model_likelihoods
 from antibody.objectives.step import Batch, RowLikelihoods
 
 
@@ -38,6 +38,10 @@ class ModelStep:
     def likelihoods(self, batch: Batch) -> RowLikelihoods:
         with self.autocast():
             return model_likelihoods(self.model, batch)
+
+    def compared(self, rows: Batch, refusals: Batch) -> tuple[RowLikelihoods, RowLikelihoods]:
+        with self.autocast():
+            return compared_likelihoods(self.model, rows, refusals)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]

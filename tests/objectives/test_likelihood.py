@@ -1,0 +1,120 @@
+"""Likelihoods of a real architecture: what is shared or left out must not change a value or a gradient."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+from antibody.data.collation import pad_rows
+from antibody.objectives import likelihood
+from antibody.objectives.likelihood import IGNORED, compared_likelihoods, model_likelihoods, shared_prefix
+
+SYSTEM = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+PROMPTS = [[*SYSTEM, 20, 21], [*SYSTEM, 30, 31, 32, 33], [*SYSTEM, 40]]
+RESPONSES = [[50, 51, 52, 2], [60, 2], [70, 71, 72, 73, 74, 2]]
+REFUSALS = [[80, 81, 2], [82, 83, 84, 85, 86, 2], [87, 2]]
+
+
+def batch(responses: list[list[int]], prompts: list[list[int]] = PROMPTS) -> dict[str, Tensor]:
+    return pad_rows(prompts, responses, pad_token_id=0)
+
+
+@pytest.fixture
+def model(tiny_model_folder: Path) -> Any:
+    torch.manual_seed(1)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_model_folder),
+        LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+    ).to(torch.float64)
+    return adapted
+
+
+def plain_nll(model: Any, rows: dict[str, Tensor]) -> Tensor:
+    """Full logits of every row by itself, without padding: the definition, written down."""
+    values = []
+    for ids, mask, labels in zip(rows["input_ids"], rows["attention_mask"], rows["labels"], strict=True):
+        length = int(mask.sum())
+        log_probs = model(input_ids=ids[None, :length]).logits[0].log_softmax(-1)
+        values.append(-sum(log_probs[t - 1, ids[t]] for t in range(length) if labels[t] != IGNORED))
+    return torch.stack(values)
+
+
+def gradient(model: Any, loss: Tensor) -> Tensor:
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
+def test_values_and_gradients_are_those_of_each_row_alone(model: Any) -> None:
+    rows = batch(RESPONSES)
+    assert shared_prefix(rows) == len(SYSTEM)
+    found = model_likelihoods(model, rows)
+    assert found.tokens.tolist() == [4, 2, 6]
+    expected = plain_nll(model, rows)
+    torch.testing.assert_close(found.nll, expected, atol=1e-10, rtol=0)
+    weights = torch.tensor([0.2, 1.0, -0.7], dtype=torch.float64)
+    torch.testing.assert_close(
+        gradient(model, (weights * found.nll).sum()),
+        gradient(model, (weights * plain_nll(model, rows)).sum()),
+        atol=1e-10,
+        rtol=0,
+    )
+
+
+def test_a_refusal_on_the_cache_is_a_refusal_by_itself(model: Any) -> None:
+    compliance, refusal = compared_likelihoods(model, batch(RESPONSES), batch(REFUSALS))
+    torch.testing.assert_close(compliance.nll, plain_nll(model, batch(RESPONSES)), atol=1e-10, rtol=0)
+    torch.testing.assert_close(refusal.nll, plain_nll(model, batch(REFUSALS)).detach(), atol=1e-10, rtol=0)
+    assert refusal.tokens.tolist() == [3, 6, 2]
+    assert not refusal.nll.requires_grad
+    torch.testing.assert_close(
+        gradient(model, compliance.nll.sum()), gradient(model, plain_nll(model, batch(RESPONSES)).sum())
+    )
+
+
+def test_gradient_checkpointing_gives_the_same_without_a_cache(model: Any) -> None:
+    expected = compared_likelihoods(model, batch(RESPONSES), batch(REFUSALS))
+    model.train()
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable()
+    assert not likelihood._keeps_a_cache(model)
+    found = compared_likelihoods(model, batch(RESPONSES), batch(REFUSALS))
+    torch.testing.assert_close(found[0].nll, expected[0].nll)
+    torch.testing.assert_close(found[1].nll, expected[1].nll)
+
+
+def test_soft_capped_logits_and_sliding_windows_are_kept() -> None:
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=100, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, sliding_window=4, final_logit_softcapping=0.5, attn_implementation="eager",
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config).eval()
+    assert not likelihood._keeps_a_cache(model)
+    found = compared_likelihoods(model, batch(RESPONSES), batch(REFUSALS))
+    torch.testing.assert_close(found[0].nll, plain_nll(model, batch(RESPONSES)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[1].nll, plain_nll(model, batch(REFUSALS)).detach(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected"),
+    [
+        (PROMPTS, len(SYSTEM)),
+        (PROMPTS[:1], 0),
+        ([[1, 2, 3], [1, 2, 4]], 0),
+        # The prefix ends before the position that predicts the first response token.
+        ([SYSTEM, SYSTEM], len(SYSTEM) - 1),
+    ],
+)
+def test_shared_prefix(prompts: list[list[int]], expected: int) -> None:
+    assert shared_prefix(batch(RESPONSES[: len(prompts)], prompts)) == expected
+
+
+def test_the_hook_is_gone_afterwards(model: Any) -> None:
+    rows = batch(RESPONSES)
+    model_likelihoods(model, rows)
+    assert model(input_ids=rows["input_ids"]).logits.shape[:2] == rows["input_ids"].shape

@@ -1,0 +1,239 @@
+"""The command line: exit codes, errors that say where and what to do, --json, --config, and bad input that never trains."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datasets import Dataset
+
+from antibody.cli import run
+
+GOOD = '{"prompt": "What is two plus two?", "completion": "Four."}\n'
+
+
+class Outcome:
+    """What a command printed and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def content(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def antibody(capfd: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def aligned(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("cli") / "aligned"
+    options = ["--steps", "2", "--batch-size", "4", "--max-length", "700", "--json"]
+    assert run(["align", "--model", str(tiny_model_folder), "--output", str(output), *options]) == 0
+    return output
+
+
+BAD_UPLOADS = {
+    "empty_file": (b"", None),
+    "bad_json": (GOOD.encode() + b'{"prompt": "a", "completion"\n', 2),
+    "missing_field": (GOOD.encode() + b'{"messages": [{"role": "user"}]}\n', 2),
+    "unknown_format": (b'{"question": "a", "answer": "b"}\n', 1),
+    "not_a_string": (GOOD.encode() * 2 + b'{"prompt": "a", "completion": 4}\n', 3),
+    "prompt_fills_context": (GOOD.encode() + json.dumps({"prompt": "x" * 300, "completion": "y"}).encode() + b"\n", 2),
+    "response_truncated_to_nothing": (json.dumps({"prompt": "x" * 158, "completion": "  y"}).encode() + b"\n", 1),
+    "duplicate_id": (b'{"id": "a", "prompt": "a", "completion": "b"}\n' * 2, 2),
+    "binary_file": (b"PAR1\x00\x01\x02", 1),
+    "bad_utf8": (GOOD.encode() + b'{"prompt": "\xff", "completion": "b"}\n', 2),
+}
+
+
+@pytest.mark.parametrize("code", BAD_UPLOADS)
+def test_bad_uploads_never_train(code: str, antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    content, line = BAD_UPLOADS[code]
+    upload = tmp_path / "upload.jsonl"
+    upload.write_bytes(content)
+    output = tmp_path / "run"
+    outcome = antibody("finetune", "--model", aligned, "--data", upload, "--output", output, "--max-length", 200,
+                       "--steps", 1, "--json")  # fmt: skip
+    assert outcome.code == 3
+    error = outcome.content["error"]
+    assert error["code"] == code
+    assert error["line"] == line
+    assert str(upload) in error["message"]
+    assert error["hint"]
+    assert error["hint"] in outcome.err
+    assert not (output / "adapter").exists()
+    assert not (output / "checkpoints").exists()
+
+
+def test_a_missing_file_a_missing_model_and_wrong_use(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    common = ["--output", tmp_path / "run", "--json"]
+    missing = antibody("finetune", "--model", aligned, "--data", tmp_path / "none.jsonl", *common)
+    assert (missing.code, missing.content["error"]["code"]) == (3, "file_not_found")
+    upload = tmp_path / "upload.jsonl"
+    upload.write_text(GOOD)
+    model = antibody("finetune", "--model", tmp_path / "nothing", "--data", upload, *common)
+    assert (model.code, model.content["error"]["code"]) == (4, "model_not_loadable")
+    assert antibody("finetune", "--model", aligned).code == 2
+    assert antibody("finetune", "--no-such-option").code == 2
+    assert antibody("align", "--output", tmp_path / "x", "--rule", "newton").code == 2
+    assert antibody("nonsense").code == 2
+    conflict = antibody("align", "--model", aligned, "--steps", 1, "--epochs", 1, *common)
+    assert (conflict.code, conflict.content["error"]["code"]) == (2, "conflict")
+
+
+def test_a_diverging_run_has_its_own_exit_code(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    upload = tmp_path / "upload.jsonl"
+    upload.write_text(GOOD * 8)
+    outcome = antibody("finetune", "--model", aligned, "--data", upload, "--output", tmp_path / "run", "--steps", 5,
+                       "--learning-rate", 1e30, "--max-length", 200, "--json")  # fmt: skip
+    assert (outcome.code, outcome.content["error"]["code"]) == (5, "diverged")
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_the_whole_way_with_json(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    output = tmp_path / "finetuned"
+    trained = antibody("finetune", "--model", aligned, "--data", "embedded:upload@0.2", "--output", output, "--steps", 2,
+                       "--batch-size", 4, "--max-length", 700, "--json")  # fmt: skip
+    assert trained.code == 0
+    manifest = trained.content["manifest"]
+    assert manifest["parent"] == str(aligned)
+    assert manifest["lineage"][0]["kind"] == "alignment"
+    assert manifest["settings"]["learning_rate"] == 1e-5
+    audit = [json.loads(line) for line in (output / "audit.jsonl").read_text().splitlines()]
+    assert len(audit) == 200
+    assert sum(row["times_seen"] for row in audit) == 8
+    assert "prompt" not in audit[0]
+
+    evaluated = antibody("evaluate", "--model", output, "--task", "embedded:task_test", "--limit", 3, "--task-limit", 3,
+                         "--max-new-tokens", 4, "--json")  # fmt: skip
+    assert evaluated.code == 0
+    assert evaluated.content["harmful"]["rows"] == 3
+    assert evaluated.content["task"]["rows"] == 3
+    assert evaluated.content["harmful"]["refusal_margin"] is not None
+    for name in ("generations.jsonl", "verdicts.jsonl", "metrics.json"):
+        assert (output / "evaluation" / "harmful" / name).exists()
+    assert "harmful_score" in (output / "README.md").read_text() or "Harmful" in (output / "README.md").read_text()
+
+    assert antibody("report", output, "--json").code == 0
+    assert (output / "report.html").exists()
+    shown = antibody("report", output)
+    assert shown.code == 0
+    assert "antibody" in shown.out
+
+
+def test_screen_writes_all_scores(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    upload = tmp_path / "upload.jsonl"
+    rows = [{"prompt": f"Question {i}?", "completion": "Yes." * (i + 1), "is_safe": i % 2 == 0} for i in range(6)]
+    upload.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcome = antibody("screen", "--model", aligned, "--data", upload, "--output", tmp_path / "scores.jsonl",
+                       "--batch-size", 2, "--json")  # fmt: skip
+    assert outcome.code == 0
+    scores = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in scores] == [1, 2, 3, 4, 5, 6]
+    assert [row["harmful"] for row in scores] == [False, True] * 3
+    assert 0 <= outcome.content["score_auroc"] <= 100
+    assert outcome.content["lowest"][0]["score"] == min(row["score"] for row in scores)
+    # A row's score does not depend on what it is batched with.
+    alone = antibody("screen", "--model", aligned, "--data", upload, "--output", tmp_path / "one.jsonl",
+                     "--batch-size", 1, "--json")  # fmt: skip
+    assert alone.code == 0
+    other = [json.loads(line)["score"] for line in (tmp_path / "one.jsonl").read_text().splitlines()]
+    assert other == pytest.approx([row["score"] for row in scores], abs=1e-4)
+
+
+def test_chat_answers_one_prompt(antibody: Any, aligned: Path) -> None:
+    outcome = antibody("chat", "--model", aligned, "--prompt", "Hello!", "--max-new-tokens", 4)
+    assert outcome.code == 0
+    assert outcome.out.strip()
+
+
+def test_an_existing_run_is_never_overwritten_silently(antibody: Any, aligned: Path, tiny_model_folder: Path) -> None:
+    again = [
+        "align",
+        "--model",
+        tiny_model_folder,
+        "--output",
+        aligned,
+        "--batch-size",
+        4,
+        "--max-length",
+        700,
+        "--json",
+    ]
+    before = (aligned / "adapter" / "adapter_model.safetensors").read_bytes()
+    refused = antibody(*again, "--steps", 2)
+    assert (refused.code, refused.content["error"]["code"]) == (2, "run_exists")
+    other = antibody(*again, "--steps", 3, "--resume")
+    assert (other.code, other.content["error"]["code"]) == (2, "resume_settings_differ")
+    assert "steps" in other.content["error"]["message"]
+    assert antibody(*again, "--steps", 2, "--resume").code == 0
+    assert (aligned / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_force_replaces_runs_and_nothing_else(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    outcome = antibody("finetune", "--model", aligned, "--data", "embedded:upload@0", "--output", tmp_path, "--force",
+                       "--json")  # fmt: skip
+    assert outcome.code == 2
+    assert (tmp_path / "precious.txt").exists()
+
+
+def test_a_changed_adapter_is_not_used(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(aligned, copy)
+    with (copy / "adapter" / "adapter_model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    outcome = antibody("screen", "--model", copy, "--data", "embedded:task_test", "--json")
+    assert (outcome.code, outcome.content["error"]["code"]) == (4, "adapter_changed")
+
+
+def test_config_file_with_the_same_names_and_options_over_it(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {"model": str(aligned), "data": "embedded:upload@0", "steps": 9, "batch_size": 2, "max_length": 700}
+        )
+    )
+    outcome = antibody("finetune", "--config", config, "--output", tmp_path / "run", "--steps", 1, "--json")
+    assert outcome.code == 0
+    settings = outcome.content["manifest"]["settings"]
+    assert (settings["steps"], settings["batch_size"]) == (1, 2)
+    assert antibody("finetune", "--config", tmp_path / "no.yaml", "--output", tmp_path / "x").code == 2
+
+
+def test_the_run_s_own_config_repeats_it(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    outcome = antibody("align", "--config", aligned / "config.yaml", "--output", tmp_path / "again", "--json")
+    assert outcome.code == 0
+    file = Path("adapter/adapter_model.safetensors")
+    assert (tmp_path / "again" / file).read_bytes() == (aligned / file).read_bytes()
+
+
+def test_parquet_upload(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    upload = tmp_path / "upload.parquet"
+    Dataset.from_list([{"instruction": f"Say {i}.", "input": "", "output": str(i)} for i in range(4)]).to_parquet(
+        upload
+    )
+    outcome = antibody("finetune", "--model", aligned, "--data", upload, "--output", tmp_path / "run", "--steps", 1,
+                       "--batch-size", 4, "--json")  # fmt: skip
+    assert outcome.code == 0
+    assert outcome.content["manifest"]["data"]["upload"]["rows"] == 4
+
+
+def test_help_names_every_command(antibody: Any) -> None:
+    outcome = antibody("--help")
+    assert outcome.code == 0
+    for command in ("align", "finetune", "evaluate", "screen", "chat", "report", "demo"):
+        assert command in outcome.out

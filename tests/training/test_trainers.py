@@ -1,0 +1,205 @@
+"""The trainers as drop-ins: a TRL script with two names changed, and what they refuse."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from trl import SFTConfig
+
+from antibody import AntibodyAlignmentConfig, AntibodyAlignmentTrainer, AntibodyConfig, AntibodyTrainer
+from antibody.errors import DataError, TrainingError, UsageError
+from antibody.training.harmful_stream import HarmfulStream
+
+CHATS = Dataset.from_list(
+    [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {i} plus {i}?"},
+                {"role": "assistant", "content": f"It is {2 * i}."},
+            ]
+        }
+        for i in range(12)
+    ]
+)
+ADAPTER = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+
+
+def options(output: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "output_dir": str(output), "per_device_train_batch_size": 4, "max_steps": 3, "max_length": 200, "report_to": [],
+        "use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-3,
+    } | changes  # fmt: skip
+
+
+SCRIPT = """
+from datasets import load_dataset
+from peft import LoraConfig
+from trl import SFTConfig, SFTTrainer
+
+dataset = load_dataset("json", data_files="{data}", split="train")
+
+trainer = SFTTrainer(
+    model="{model}",
+    args=SFTConfig(output_dir="{output}", max_steps=2, per_device_train_batch_size=2, max_length=200,
+                   report_to=[], use_cpu=True, disable_tqdm=True),
+    train_dataset=dataset,
+    peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
+)
+trainer.train()
+trainer.save_model("{output}/final")
+"""
+
+
+def test_a_stock_script_works_after_changing_two_names(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """The adapter loads with peft alone and is not the one training began with."""
+    data = tmp_path / "data.jsonl"
+    CHATS.to_json(data)
+    script = SCRIPT.format(data=data, model=tiny_model_folder, output=tmp_path / "out")
+    changed = script.replace("SFTConfig", "AntibodyConfig").replace("SFTTrainer", "AntibodyTrainer")
+    changed = changed.replace("from trl import", "from antibody import")
+    exec(compile(changed, "script.py", "exec"), {})
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    model = PeftModel.from_pretrained(base, str(tmp_path / "out" / "final"))
+    learned = [p for name, p in model.named_parameters() if "lora_B" in name]
+    assert learned
+    assert any(bool(p.abs().sum() > 0) for p in learned)
+
+
+@pytest.mark.parametrize("form", ["messages", "chat completion", "plain strings"])
+def test_every_form_of_data_that_trl_takes(form: str, tiny_model_folder: Path, tmp_path: Path) -> None:
+    data = {
+        "messages": CHATS,
+        "chat completion": CHATS.map(
+            lambda row: {"prompt": row["messages"][:1], "completion": row["messages"][1:]}, remove_columns="messages"
+        ),
+        "plain strings": Dataset.from_list([{"prompt": f"{i} + {i} =", "completion": f" {2 * i}"} for i in range(8)]),
+    }[form]
+    trainer = AntibodyTrainer(
+        model=str(tiny_model_folder),
+        args=AntibodyConfig(**options(tmp_path)),
+        train_dataset=data,
+        eval_dataset=data,
+        peft_config=LoraConfig(**ADAPTER),
+    )
+    first = trainer.train_dataset[0]
+    text = trainer.processing_class.decode(first["prompt_ids"])
+    assert ("<|im_start|>" in text) == (form != "plain strings")
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    assert {"loss", "score_mean", "effective_rows", "tokens_per_second"} <= logged.keys()
+    assert trainer.evaluate()["eval_loss"] > 0
+    assert trainer.evaluate(eval_dataset=data)["eval_loss"] > 0
+
+
+def test_alignment_trainer_as_a_drop_in(tiny_model_folder: Path, tmp_path: Path) -> None:
+    trainer = AntibodyAlignmentTrainer(
+        model=str(tiny_model_folder),
+        args=AntibodyAlignmentConfig(**options(tmp_path, max_length=700)),
+        train_dataset=CHATS,
+        peft_config=LoraConfig(**ADAPTER),
+    )
+    trainer.train()
+    assert {"lambda_t", "loss_harmful", "grad_norm_sharpness"} <= trainer.state.log_history[0].keys()
+
+
+def test_full_parameter_training(tiny_model_folder: Path, tmp_path: Path) -> None:
+    trainer = AntibodyTrainer(
+        model=str(tiny_model_folder), args=AntibodyConfig(**options(tmp_path, bf16=False)), train_dataset=CHATS
+    )
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer.train()
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("packing", True), ("padding_free", True), ("assistant_only_loss", True), ("completion_only_loss", False),
+        ("loss_type", "dft"), ("label_smoothing_factor", 0.1), ("neftune_noise_alpha", 5.0), ("fp16", True),
+        ("activation_offloading", True), ("save_total_limit", 1), ("save_only_model", True),
+        ("micro_batch_size", 5), ("tau", 0.0), ("score", "median"), ("method", "none"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_by_name(option: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=option):
+        AntibodyConfig(**options(tmp_path, **{option: value}))
+
+
+def test_constant_rule_and_momentum_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"constant.*momentum"):
+        AntibodyAlignmentConfig(**options(tmp_path), rule="constant", momentum=0.9)
+
+
+def test_published_defaults(tmp_path: Path) -> None:
+    """arXiv 2603.00498 and its code."""
+    stage1 = AntibodyAlignmentConfig(output_dir=str(tmp_path), use_cpu=True)
+    assert (stage1.rho, stage1.eta, stage1.lambda_refusal, stage1.rule) == (0.1, 5.0, 0.05, "cosine")
+    assert (stage1.learning_rate, stage1.weight_decay, stage1.per_device_train_batch_size) == (5e-4, 0.1, 16)
+    assert stage1.objective().momentum == 0.99
+    assert AntibodyAlignmentConfig(output_dir=str(tmp_path), use_cpu=True, rule="kkt").objective().momentum == 0.0
+    stage2 = AntibodyConfig(output_dir=str(tmp_path), use_cpu=True)
+    assert (stage2.learning_rate, stage2.tau, stage2.score, stage2.max_length) == (1e-5, 1.0, "mean", 256)
+    assert (stage2.lr_scheduler_type, stage2.warmup_steps) == ("constant_with_warmup", 0.1)
+
+
+@pytest.mark.parametrize("argument", ["data_collator", "compute_loss_func", "formatting_func"])
+def test_arguments_that_would_bypass_the_defence_are_refused(
+    argument: str, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=argument):
+        AntibodyTrainer(
+            model=str(tiny_model_folder), args=AntibodyConfig(**options(tmp_path)), train_dataset=CHATS,
+            **{argument: lambda *_: None},
+        )  # fmt: skip
+
+
+def test_an_undefended_config_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="AntibodyConfig"):
+        AntibodyTrainer(
+            model=str(tiny_model_folder), args=SFTConfig(**options(tmp_path, bf16=False)), train_dataset=CHATS
+        )
+
+
+def test_dropout_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="dropout"):
+        AntibodyTrainer(
+            model=str(tiny_model_folder),
+            args=AntibodyConfig(**options(tmp_path)),
+            train_dataset=CHATS,
+            peft_config=LoraConfig(**ADAPTER, lora_dropout=0.1),
+        )
+
+
+def test_a_row_that_cannot_be_trained_on_is_named(tiny_model_folder: Path, tmp_path: Path) -> None:
+    bad = Dataset.from_list([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": ""}])
+    with pytest.raises(DataError, match="line 2, field `completion`"):
+        AntibodyTrainer(model=str(tiny_model_folder), args=AntibodyConfig(**options(tmp_path)), train_dataset=bad)
+
+
+def test_a_loss_that_is_not_a_number_stops_training(tiny_model_folder: Path, tmp_path: Path) -> None:
+    model = LlamaForCausalLM(LlamaConfig.from_pretrained(tiny_model_folder))
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
+    trainer = AntibodyTrainer(
+        model=model,
+        args=AntibodyConfig(**options(tmp_path)),
+        train_dataset=CHATS,
+        processing_class=AutoTokenizer.from_pretrained(tiny_model_folder),
+    )
+    with pytest.raises(TrainingError, match="Step 1: the loss or its gradient is not a number") as caught:
+        trainer.train()
+    assert caught.value.exit_code == 5
+    assert trainer.state.global_step == 0
+
+
+def test_harmful_stream_depends_on_its_offset_alone() -> None:
+    rows = [{"row": index} for index in range(5)]
+    whole = [row["row"] for row in HarmfulStream(rows, seed=3).batch(0, 15)]
+    assert [row["row"] for row in HarmfulStream(rows, seed=3).batch(7, 4)] == whole[7:11]
+    assert all(sorted(whole[start : start + 5]) == [0, 1, 2, 3, 4] for start in (0, 5, 10))
+    assert whole[:5] != whole[5:10]
+    assert [row["row"] for row in HarmfulStream(rows, seed=4).batch(0, 15)] != whole
