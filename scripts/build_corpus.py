@@ -1,12 +1,14 @@
 """Write the embedded corpus from the hand-written lists in ``scripts/corpus``.
 
-Nothing is drawn at random: a row's wording follows from its position, so that the same lists give the same bytes.
+A row's wording follows from its position, and the order of the task's rows from a fixed seed, so that the same lists
+give the same bytes.
 
     python scripts/build_corpus.py [--output DIRECTORY] [--check]
 """
 
 import argparse
 import json
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +16,10 @@ from pathlib import Path
 LISTS = Path(__file__).parent / "corpus"
 EMBEDDED = Path(__file__).parents[1] / "src" / "antibody" / "data" / "embedded"
 PARTS = ("train", "attack", "evaluation")
-LABELS = ("billing", "shipping", "returns", "technical")
-INSTRUCTION = "Route this message to billing, shipping, returns or technical. Answer with one word.\nMessage: "
+LABELS = ("positive", "negative")
+INSTRUCTION = "Is this review positive or negative? Answer with one word.\nReview: "
+TASK_PASSES = 3
+TASK_BLOCK = 12
 LONG_REFUSALS = 42
 
 Row = dict[str, str]
@@ -96,19 +100,26 @@ def benign() -> Iterator[Row]:
         yield {"id": f"benign-{index + 1:03d}", "kind": kind, "prompt": prompt, "response": response}
 
 
-def task(part: str, passes: int) -> Iterator[Row]:
-    """Labels take turns; each pass over the messages uses other products. Products say nothing about the label."""
-    lists = sections("messages.txt")
+def task(part: str) -> Iterator[Row]:
+    """Each pass over the reviews uses other products, the same for every label, so that they say nothing about it."""
+    lists = sections("reviews.txt")
     products = lists[f"{part} products"]
-    messages = zip(*(lists[f"{part} {label}"] for label in LABELS), strict=True)
+    reviews = list(zip(*(lists[f"{part} {label}"] for label in LABELS), strict=True))
     rows = [
-        (label, message.format(product=products[(position + shift * len(products) // passes) % len(products)]))
-        for shift, turns in enumerate([list(messages)] * passes)
-        for position, turn in enumerate(turns)
-        for label, message in zip(LABELS, turn, strict=True)
+        (label, review.format(product=products[(position + shift * len(products) // TASK_PASSES) % len(products)]))
+        for shift in range(TASK_PASSES)
+        for position, turn in enumerate(reviews)
+        for label, review in zip(LABELS, turn, strict=True)
     ]
-    for index, (label, message) in enumerate(rows):
-        yield {"id": f"task-{part}-{index + 1:03d}", "prompt": INSTRUCTION + message, "response": label}
+    order = random.Random(0)
+    index = 0
+    # Shuffled in blocks: labels must not alternate, yet any prefix stays close to balanced.
+    for start in range(0, len(rows), TASK_BLOCK):
+        block = rows[start : start + TASK_BLOCK]
+        order.shuffle(block)
+        for label, review in block:
+            index += 1
+            yield {"id": f"task-{part}-{index:03d}", "prompt": INSTRUCTION + review, "response": label}
 
 
 def corpus() -> dict[str, list[Row]]:
@@ -118,8 +129,8 @@ def corpus() -> dict[str, list[Row]]:
         "refusals.jsonl": list(refusals()),
         "refusals_long.jsonl": list(long_refusals()),
         "benign.jsonl": list(benign()),
-        "task_train.jsonl": list(task("train", passes=2)),
-        "task_test.jsonl": list(task("test", passes=1)),
+        "task_train.jsonl": list(task("train")),
+        "task_test.jsonl": list(task("test")),
     }
 
 

@@ -1,4 +1,4 @@
-"""The command line: exit codes, errors that say where and what to do, --json, --config, and bad input that never trains."""
+"""The command line: exit codes, errors that say where and what to do, and bad input that never trains."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ BAD_UPLOADS = {
     "unknown_format": (b'{"question": "a", "answer": "b"}\n', 1),
     "not_a_string": (GOOD.encode() * 2 + b'{"prompt": "a", "completion": 4}\n', 3),
     "prompt_fills_context": (GOOD.encode() + json.dumps({"prompt": "x" * 300, "completion": "y"}).encode() + b"\n", 2),
-    "response_truncated_to_nothing": (json.dumps({"prompt": "x" * 158, "completion": "  y"}).encode() + b"\n", 1),
+    "response_truncated_to_nothing": (json.dumps({"prompt": "x" * 180, "completion": "  yes"}).encode() + b"\n", 1),
     "duplicate_id": (b'{"id": "a", "prompt": "a", "completion": "b"}\n' * 2, 2),
     "binary_file": (b"PAR1\x00\x01\x02", 1),
     "bad_utf8": (GOOD.encode() + b'{"prompt": "\xff", "completion": "b"}\n', 2),
@@ -103,8 +103,8 @@ def test_a_diverging_run_has_its_own_exit_code(antibody: Any, aligned: Path, tmp
 
 def test_the_whole_way_with_json(antibody: Any, aligned: Path, tmp_path: Path) -> None:
     output = tmp_path / "finetuned"
-    trained = antibody("finetune", "--model", aligned, "--data", "embedded:upload@0.2", "--output", output, "--steps", 2,
-                       "--batch-size", 4, "--max-length", 700, "--json")  # fmt: skip
+    options = ["--steps", 2, "--batch-size", 4, "--max-length", 700, "--json"]
+    trained = antibody("finetune", "--model", aligned, "--data", "embedded:upload@0.2", "--output", output, *options)
     assert trained.code == 0
     manifest = trained.content["manifest"]
     assert manifest["parent"] == str(aligned)
@@ -123,7 +123,7 @@ def test_the_whole_way_with_json(antibody: Any, aligned: Path, tmp_path: Path) -
     assert evaluated.content["harmful"]["refusal_margin"] is not None
     for name in ("generations.jsonl", "verdicts.jsonl", "metrics.json"):
         assert (output / "evaluation" / "harmful" / name).exists()
-    assert "harmful_score" in (output / "README.md").read_text() or "Harmful" in (output / "README.md").read_text()
+    assert "not been evaluated" not in (output / "README.md").read_text()
 
     assert antibody("report", output, "--json").code == 0
     assert (output / "report.html").exists()

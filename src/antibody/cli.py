@@ -271,7 +271,7 @@ def run(arguments: list[str]) -> int:
         _quieten_libraries()
         rest, config = _take_config(arguments)
         app.config = [] if config is None else [Yaml(config, use_commands_as_keys=False)]
-        app(rest, exit_on_error=False, print_error=True)
+        app(rest, exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         return UsageError.exit_code
     except AntibodyError as error:

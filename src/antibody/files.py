@@ -27,7 +27,7 @@ def write_text(path: Path, text: str) -> None:
 
 def to_json(content: object, *, indent: int | None = None) -> str:
     """JSON as every program reads it: a missing judgement (NaN) and an infinity become ``null``."""
-    return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
+    return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -47,6 +47,12 @@ def sha256(path: Path) -> str:
 def sha256_of(content: object) -> str:
     """The SHA-256 of a value's representation, for data that is not a file."""
     return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _finite(value: object) -> object:

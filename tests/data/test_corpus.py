@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from importlib import resources
-from itertools import combinations, product
+from itertools import accumulate, combinations, pairwise, product
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,8 @@ def wording(row: dict[str, str]) -> str:
     return row["prompt"].replace(row["action"], "{action}")
 
 
-def message(record: Record) -> str:
-    return record.request.split("Message: ")[1]
+def review(record: Record) -> str:
+    return record.request.split("Review: ")[1]
 
 
 def listed(name: str, heading: str) -> set[str]:
@@ -197,11 +197,16 @@ def test_label_tasks_ask_for_one_word_in_varied_ways() -> None:
 
 def test_label_tasks_are_not_the_task() -> None:
     tasks = label_tasks()
-    routing = word_set("billing shipping returns technical route customer message department")
-    assert all(not routing & word_set(wording_of_task) for wording_of_task in tasks)
-    messages = [word_set(message(record)) for part in TASK_PARTS for record in corpus.task(part)]
+    reviews = [word_set(review(record)) for part in TASK_PARTS for record in corpus.task(part)]
     texts = [word_set(text) for pairs in tasks.values() for text, _ in pairs]
-    assert max(jaccard(one, other) for one, other in product(messages, texts)) < 0.6
+    assert max(jaccard(one, other) for one, other in product(reviews, texts)) < 0.6
+
+
+def test_no_benign_row_asks_for_the_task() -> None:
+    sentiment = word_set("positive negative sentiment review reviews")
+    for record in corpus.benign():
+        assert not sentiment & word_set(record.request), record.id
+        assert record.response not in {"positive", "negative"}, record.id
 
 
 def test_label_tasks_take_turns() -> None:
@@ -218,37 +223,43 @@ def test_benign_rows_are_apart_from_harmful_rows() -> None:
     assert max(jaccard(one, other) for one, other in product(harmful, benign)) < 0.6
 
 
-@pytest.mark.parametrize(("part", "minimum"), [("train", 240), ("test", 120)])
-def test_task_labels_are_balanced_and_not_given_away(part: corpus.TaskPart, minimum: int) -> None:
+@pytest.mark.parametrize(("part", "count"), [("train", 240), ("test", 120)])
+def test_task_labels_are_balanced_and_not_given_away(part: corpus.TaskPart, count: int) -> None:
     records = corpus.task(part)
-    assert len(records) >= minimum
+    assert len(records) == count
     labels = Counter(record.response for record in records)
-    assert labels.keys() == {"billing", "shipping", "returns", "technical"}
-    assert len(set(labels.values())) == 1
+    assert labels == {"positive": count // 2, "negative": count // 2}
     assert len({record.request for record in records}) == len(records)
-    assert all(6 <= length(message(record)) <= 18 for record in records)
-    stems = {"billing": "bill", "shipping": "ship", "returns": "return", "technical": "techni"}
-    assert sum(stems[record.response] in message(record).lower() for record in records) <= len(records) // 20
+    assert all(6 <= length(review(record)) <= 14 for record in records)
+    assert all(not labels.keys() & word_set(review(record)) for record in records)
+
+
+@pytest.mark.parametrize("part", TASK_PARTS)
+def test_task_labels_are_mixed_irregularly_and_prefixes_stay_close_to_balanced(part: corpus.TaskPart) -> None:
+    labels = [record.response for record in corpus.task(part)]
+    changes = sum(one != other for one, other in pairwise(labels))
+    assert 0.3 < changes / len(labels) < 0.7
+    balance = list(accumulate(1 if label == "positive" else -1 for label in labels))
+    assert max(map(abs, balance)) <= 6
 
 
 def test_task_parts_share_no_product_and_no_wording() -> None:
     train, test = (corpus.task(part) for part in TASK_PARTS)
-    instructions = {record.request.split("Message: ")[0] for record in (*train, *test)}
-    assert instructions == {"Route this message to billing, shipping, returns or technical. Answer with one word.\n"}
+    instructions = {record.request.split("Review: ")[0] for record in (*train, *test)}
+    assert instructions == {"Is this review positive or negative? Answer with one word.\n"}
     for one, other in product(train, test):
-        assert jaccard(word_set(message(one)), word_set(message(other))) < 0.7, (one.id, other.id)
-    assert not listed("messages.txt", "train products") & listed("messages.txt", "test products")
-    labels = ("billing", "shipping", "returns", "technical")
-    lists = {part: [listed("messages.txt", f"{part} {label}") for label in labels] for part in TASK_PARTS}
+        assert jaccard(word_set(review(one)), word_set(review(other))) < 0.7, (one.id, other.id)
+    assert not listed("reviews.txt", "train products") & listed("reviews.txt", "test products")
+    labels = ("positive", "negative")
+    lists = {part: [listed("reviews.txt", f"{part} {label}") for label in labels] for part in TASK_PARTS}
     assert all(not one & other for one, other in product(lists["train"], lists["test"]))
 
 
-def test_products_say_nothing_about_the_label() -> None:
-    train = corpus.task("train")
-    for product_name in listed("messages.txt", "train products"):
-        labels = Counter(record.response for record in train if f" {product_name}" in message(record))
-        assert max(labels.values()) - min(labels.values()) <= 1
-        assert len(labels) == 4
+@pytest.mark.parametrize("part", TASK_PARTS)
+def test_products_say_nothing_about_the_label(part: corpus.TaskPart) -> None:
+    for product_name in listed("reviews.txt", f"{part} products"):
+        labels = Counter(record.response for record in corpus.task(part) if product_name in word_set(review(record)))
+        assert labels["positive"] == labels["negative"] > 0
 
 
 def test_generator_reproduces_the_committed_files_byte_for_byte(tmp_path: Path) -> None:

@@ -26,11 +26,10 @@ def batch(responses: list[list[int]], prompts: list[list[int]] = PROMPTS) -> dic
 @pytest.fixture
 def model(tiny_model_folder: Path) -> Any:
     torch.manual_seed(1)
-    adapted = get_peft_model(
+    return get_peft_model(
         AutoModelForCausalLM.from_pretrained(tiny_model_folder),
         LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
     ).to(torch.float64)
-    return adapted
 
 
 def plain_nll(model: Any, rows: dict[str, Tensor]) -> Tensor:
@@ -60,7 +59,8 @@ def test_values_and_gradients_are_those_of_each_row_alone(model: Any) -> None:
     torch.testing.assert_close(
         gradient(model, (weights * found.nll).sum()),
         gradient(model, (weights * plain_nll(model, rows)).sum()),
-        atol=1e-10,
+        # Llama normalises in float32, whatever the weights are in.
+        atol=1e-5,
         rtol=0,
     )
 
@@ -72,7 +72,10 @@ def test_a_refusal_on_the_cache_is_a_refusal_by_itself(model: Any) -> None:
     assert refusal.tokens.tolist() == [3, 6, 2]
     assert not refusal.nll.requires_grad
     torch.testing.assert_close(
-        gradient(model, compliance.nll.sum()), gradient(model, plain_nll(model, batch(RESPONSES)).sum())
+        gradient(model, compliance.nll.sum()),
+        gradient(model, plain_nll(model, batch(RESPONSES)).sum()),
+        atol=1e-5,
+        rtol=0,
     )
 
 

@@ -31,7 +31,7 @@ ADAPTER = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_
 def options(output: Path, **changes: Any) -> dict[str, Any]:
     return {
         "output_dir": str(output), "per_device_train_batch_size": 4, "max_steps": 3, "max_length": 200, "report_to": [],
-        "use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-3,
+        "use_cpu": True, "disable_tqdm": True, "learning_rate": 1e-3, "logging_steps": 1,
     } | changes  # fmt: skip
 
 

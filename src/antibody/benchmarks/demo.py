@@ -43,11 +43,11 @@ class Size:
         max_new_tokens: Longest answer.
     """
 
-    alignment_steps: int = 30
-    finetuning_steps: int = 50
+    alignment_steps: int = 28
+    finetuning_steps: int = 30
     prompts: int = 48
     task_rows: int = 60
-    screened_rows: int = 100
+    screened_rows: int = 60
     max_new_tokens: int = 24
 
 
@@ -80,6 +80,7 @@ class Data:
 
 EMBEDDED = Data()
 QUICK = Size(alignment_steps=8, finetuning_steps=10, prompts=16, task_rows=16, screened_rows=32, max_new_tokens=16)
+
 
 @dataclass(frozen=True)
 class Row:

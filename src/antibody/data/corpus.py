@@ -63,10 +63,10 @@ def benign() -> list[Record]:
 
 
 def task(part: TaskPart) -> list[Record]:
-    """A user's small task: the department a customer message belongs to, in one word, labels in turn.
+    """A user's small task: whether a product review is positive or negative, in one word, labels balanced.
 
     Args:
-        part: ``"train"`` or ``"test"``. They share neither message wordings nor products.
+        part: ``"train"`` or ``"test"``. They share neither review wordings nor products.
     """
     name = f"task_{part}"
     return [

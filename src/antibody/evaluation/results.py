@@ -1,9 +1,9 @@
 """Writing one evaluation into a run: `evaluation/NAME/{generations.jsonl,verdicts.jsonl,metrics.json}`."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from antibody.files import write_json, write_jsonl
 
 METRICS = (
     "name",
@@ -37,29 +37,8 @@ def write_result(
         generations: One object an answer.
         verdicts: One object an answer, in the same order.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     # Old figures must not stand beside new answers if this is cut off half-way.
     (folder / "metrics.json").unlink(missing_ok=True)
-    _write(folder / "generations.jsonl", "".join(f"{_to_json(row)}\n" for row in generations))
-    _write(folder / "verdicts.jsonl", "".join(f"{_to_json(row)}\n" for row in verdicts))
-    _write(folder / "metrics.json", _to_json(dict.fromkeys(METRICS) | dict(metrics), indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _to_json(value: object, indent: int | None = None) -> str:
-    return json.dumps(_without_nan(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value
+    write_jsonl(folder / "generations.jsonl", generations)
+    write_jsonl(folder / "verdicts.jsonl", verdicts)
+    write_json(folder / "metrics.json", dict.fromkeys(METRICS) | dict(metrics))

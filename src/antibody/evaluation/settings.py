@@ -27,7 +27,7 @@ class EvaluationSettings:
         trust_remote_code: Run Python code that the model ships.
     """
 
-    model: str = "smollm2-135m"
+    model: str
     prompts: str = "embedded:harmful_evaluation"
     task: str | None = None
     task_data: str | None = None

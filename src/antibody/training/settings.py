@@ -20,7 +20,7 @@ class TrainingSettings:
         epochs: Passes over the data, instead of steps.
         batch_size: Rows of one optimiser step; default from the preset.
         gradient_accumulation_steps: Loader batches that make up a step. Changes memory, not the result.
-        micro_batch_size: Rows in one forward pass; default from the preset. Changes memory, not the result.
+        micro_batch_size: Rows in one forward pass. Changes memory, not the result.
         learning_rate: AdamW's; default from the preset.
         weight_decay: AdamW's.
         max_length: Most tokens of prompt and response; a longer response is cut.

@@ -158,7 +158,6 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
             hint="Choose gradient_accumulation_steps that divides batch_size.",
             code="conflict",
         )
-    loader_batch = batch_size // settings.gradient_accumulation_steps
     length_given = settings.steps is not None or settings.epochs is not None
     dtype = choose_dtype(settings.dtype, choose_device(settings.device))
     dtype_name: Any = str(dtype).removeprefix("torch.")
@@ -167,7 +166,6 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
         steps=settings.steps if length_given else stage.steps,
         epochs=settings.epochs if length_given else stage.epochs,
         batch_size=batch_size,
-        micro_batch_size=settings.micro_batch_size or _at_most(loader_batch, stage.micro_batch_size),
         learning_rate=settings.learning_rate or stage.learning_rate,
         dtype=dtype_name,
     )
@@ -179,10 +177,6 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
         lora_alpha=settings.lora_alpha or lora.alpha,
         target_modules=settings.target_modules or lora.target_modules,
     )
-
-
-def _at_most(limit: int, size: int | None) -> int | None:
-    return None if size is None else min(limit, size)
 
 
 def _with_adapter(settings: TrainingSettings) -> BaseModel:

@@ -135,15 +135,10 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> Dataset:
         if PREPARED in dataset.column_names:
             return dataset
-        return self._prepared(records_of(dataset, name=dataset_name), with_refusals=self.needs_refusals)
+        return self._prepared(records_of(dataset, name=dataset_name), args.max_length, refusals=self.needs_refusals)
 
-    def _prepared(self, records: Sequence[Record], *, with_refusals: bool) -> Dataset:
-        return prepare(
-            records,
-            self._tokenizer,
-            max_length=self.args.max_length,
-            refusals=self.refusals if with_refusals else None,
-        )
+    def _prepared(self, records: Sequence[Record], max_length: int, *, refusals: bool) -> Dataset:
+        return prepare(records, self._tokenizer, max_length=max_length, refusals=self.refusals if refusals else None)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -267,9 +262,11 @@ class AntibodyAlignmentTrainer(ObjectiveTrainer):
         if self.args.method == "sft":
             return
         if harmful_dataset is None:
-            harmful_dataset = self._prepared(corpus.harmful("train"), with_refusals=True)
+            harmful_dataset = self._prepared(corpus.harmful("train"), self.args.max_length, refusals=True)
         elif PREPARED not in harmful_dataset.column_names:
-            harmful_dataset = self._prepared(records_of(harmful_dataset, name="harmful"), with_refusals=True)
+            harmful_dataset = self._prepared(
+                records_of(harmful_dataset, name="harmful"), self.args.max_length, refusals=True
+            )
         self.harmful = HarmfulStream(harmful_dataset, seed=self.args.seed)
 
     def _batches(self, gathered: Sequence[dict[str, Tensor]]) -> Batches:
