@@ -47,7 +47,14 @@ def main(data: Path, *, output: Path = Path("runs/real"), seed: int = 0) -> None
             task="sst2",
             task_data=str(data / "sst2_dev.jsonl"),
         ),
-        size=Size(alignment_steps=40, finetuning_steps=40, prompts=60, task_rows=100, max_new_tokens=32),
+        size=Size(
+            alignment_steps=40,
+            finetuning_steps=40,
+            finetuning_batch_size=8,
+            prompts=60,
+            task_rows=100,
+            max_new_tokens=32,
+        ),
     )
     print(to_json(summary, indent=2))
 

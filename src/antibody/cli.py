@@ -272,7 +272,9 @@ def run(arguments: list[str]) -> int:
         rest, config = _take_config(arguments)
         app.config = [] if config is None else [Yaml(config, use_commands_as_keys=False)]
         app(rest, exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:
+    except CycloptsError as error:
+        if as_json:
+            print(to_json({"error": {"code": "usage", "message": str(error), "hint": "See antibody --help."}}))
         return UsageError.exit_code
     except AntibodyError as error:
         if as_json:
@@ -281,7 +283,7 @@ def run(arguments: list[str]) -> int:
         print(f"{error.message}\n{error.hint}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Interrupted. The same command with --resume continues.", file=sys.stderr)
+        print("Interrupted. align, finetune and demo go on with --resume.", file=sys.stderr)
         return INTERRUPTED
     return 0
 

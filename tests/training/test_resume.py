@@ -18,7 +18,7 @@ STEPS = 7
 
 def command(stage: str, model: Path, output: Path) -> list[str]:
     options = ["--model", str(model), "--output", str(output), "--steps", str(STEPS), "--batch-size", "4"]
-    options += ["--max-length", "700", "--save-steps", "1", "--learning-rate", "1e-3"]
+    options += ["--max-length", "700", "--save-steps", "2", "--learning-rate", "1e-3"]
     if stage == "finetune":
         options += ["--data", "embedded:upload@0.2", "--gradient-accumulation-steps", "2"]
     return [sys.executable, "-m", "antibody", stage, *options, "--resume"]

@@ -5,9 +5,10 @@ demo goes on where it stopped.
 """
 
 import json
+import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from antibody.training.settings import AlignmentSettings, FinetuningSettings
 from antibody.training.stages import align, finetune
 
 POISON_RATIO = 0.2
+PROGRESS_FILE = "progress.json"
 
 Stage = Literal["none", "sft", "antibody"]
 
@@ -36,18 +38,20 @@ class Size:
 
     Attributes:
         alignment_steps: Steps, of as many rows as the preset says.
-        finetuning_steps: Likewise.
+        finetuning_steps: Steps of fine-tuning.
+        finetuning_batch_size: Rows of each.
         prompts: Harmful prompts that are answered.
         task_rows: Task rows that are answered.
         screened_rows: Rows of the poisoned upload that are scored for the AUROC.
         max_new_tokens: Longest answer.
     """
 
-    alignment_steps: int = 28
-    finetuning_steps: int = 30
+    alignment_steps: int = 30
+    finetuning_steps: int = 50
+    finetuning_batch_size: int = 4
     prompts: int = 48
-    task_rows: int = 60
-    screened_rows: int = 60
+    task_rows: int = 50
+    screened_rows: int = 40
     max_new_tokens: int = 24
 
 
@@ -130,8 +134,8 @@ def demo(
     Raises:
         UsageError: There is an earlier demo and neither ``resume`` nor ``force`` was given.
     """
-    _claim(output, resume=resume, force=force)
     size = size or (QUICK if quick else Size())
+    _claim(output, {"seed": seed, "size": asdict(size), "data": asdict(data)}, resume=resume, force=force)
     begun, earlier = time.perf_counter(), _seconds_so_far(output)
     rows = [_measured(row, output, data, size, seed, begun - earlier) for row in ROWS]
     summary = {"model": BUNDLED_NAME, "seed": seed, "seconds": _note_seconds(output, begun - earlier), "rows": rows}
@@ -180,6 +184,7 @@ def _trained(row: Row, output: Path, data: Data, size: Size, seed: int) -> None:
     assert row.alignment != "none", "the base model is not trained"
     align(
         AlignmentSettings(
+            model=BUNDLED_NAME,
             output=aligned,
             method=row.alignment,
             refusals=data.refusals,
@@ -197,6 +202,7 @@ def _trained(row: Row, output: Path, data: Data, size: Size, seed: int) -> None:
                 method=row.finetuning,
                 data=data.poisoned if row.poison_ratio else data.clean,
                 steps=size.finetuning_steps,
+                batch_size=size.finetuning_batch_size,
                 **shared,
             )
         )
@@ -222,7 +228,8 @@ def _auroc(row: Row, folder: Path, data: Data, size: Size) -> float | None:
         for row in audit
         if row["score_first"] is not None
     ]
-    return score_auroc(seen)
+    value = score_auroc(seen)
+    return None if math.isnan(value) else value
 
 
 def _screen_upload(run: Path | None, place: Path, data: Data, size: Size) -> None:
@@ -245,27 +252,43 @@ def _metrics(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _claim(output: Path, *, resume: bool, force: bool) -> None:
-    if not output.exists() or resume:
-        return
-    if not force:
-        raise UsageError(
-            f"{output} already exists.", hint="Use --resume to continue it or --force to replace it.", code="run_exists"
-        )
-    if not (output / "progress.json").exists():
-        raise UsageError(
-            f"{output} is not a demo, so it will not be replaced.", hint="Choose another.", code="not_a_run"
-        )
-    shutil.rmtree(output)
+def _claim(output: Path, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
+    """Makes the directory, or checks that the demo in it is this one."""
+    if resume and force:
+        raise UsageError("resume and force exclude each other.", hint="Continue a demo or replace it.", code="conflict")
+    if output.exists() and any(output.iterdir()):
+        begun = output / PROGRESS_FILE
+        if not begun.exists():
+            raise UsageError(
+                f"{output} is not a demo, so nothing in it is touched.", hint="Choose another.", code="not_a_run"
+            )
+        if force:
+            shutil.rmtree(output)
+        elif not resume:
+            raise UsageError(
+                f"{output} already exists.",
+                hint="Use --resume to continue it or --force to replace it.",
+                code="run_exists",
+            )
+        elif json.loads(begun.read_text(encoding="utf-8"))["settings"] != settings:
+            raise UsageError(
+                f"{output} was begun with another seed, size or data.",
+                hint="Continue it as it was begun, or use --force.",
+                code="resume_settings_differ",
+            )
+        else:
+            return
+    write_json(output / PROGRESS_FILE, {"seconds": 0.0, "settings": settings})
 
 
 def _seconds_so_far(output: Path) -> float:
-    file = output / "progress.json"
-    return float(json.loads(file.read_text(encoding="utf-8"))["seconds"]) if file.exists() else 0.0
+    return float(json.loads((output / PROGRESS_FILE).read_text(encoding="utf-8"))["seconds"])
 
 
 def _note_seconds(output: Path, begun: float) -> float:
     """Seconds of this and of interrupted sessions, up to the last finished measurement."""
-    seconds = round(time.perf_counter() - begun, 1)
-    write_json(output / "progress.json", {"seconds": seconds})
-    return seconds
+    file = output / PROGRESS_FILE
+    progress = json.loads(file.read_text(encoding="utf-8"))
+    progress["seconds"] = round(time.perf_counter() - begun, 1)
+    write_json(file, progress)
+    return float(progress["seconds"])

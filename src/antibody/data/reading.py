@@ -17,6 +17,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 from antibody.data.formats import FORMATS, Place, detect, parse, text
 from antibody.data.records import Record
 from antibody.errors import DataError, UsageError
+from antibody.files import sha256
 
 HUB_PREFIX = "hf://datasets/"
 SUFFIXES = (".jsonl", ".parquet")
@@ -102,8 +103,8 @@ def read_records(
             records.append(record)
     if not count:
         raise _empty(path)
-    sha256 = digest.hexdigest() if path.startswith(HUB_PREFIX) else _sha256(path)
-    return Loaded(records, sha256, path, count)
+    fingerprint = digest.hexdigest() if path.startswith(HUB_PREFIX) else sha256(Path(path))
+    return Loaded(records, fingerprint, path, count)
 
 
 def read_prompts(source: str | Path) -> Loaded:
@@ -127,7 +128,7 @@ def read_prompts(source: str | Path) -> Loaded:
             records.extend(parse(row, path=path, line=line))
     if not records:
         raise _empty(path)
-    return Loaded(records, _sha256(path), path, len(records))
+    return Loaded(records, sha256(Path(path)), path, len(records))
 
 
 def read_texts(source: str | Path) -> list[str]:
@@ -293,8 +294,3 @@ def _hub(path: str, *, split: str, limit: int | None) -> _Rows:
 
 def _empty(path: str) -> DataError:
     return Place(path).error("empty_file", "There are no rows.", "Give at least one row.")
-
-
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

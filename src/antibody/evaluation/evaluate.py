@@ -67,6 +67,11 @@ def _answer_prompts(
     prompts: Sequence[Record],
     folder: Path,
 ) -> dict[str, Any]:
+    margin = None
+    if all(record.response for record in prompts):
+        refusals = load_refusals(refusals_of(settings.model))
+        rows = screen(model.model, model.tokenizer, prompts, refusals, max_length=settings.max_length)
+        margin = refusal_margin(rows)
     with counted(f"Answering {settings.name} prompts", len(prompts)) as advance:
         result = evaluate_harmful(
             model.model,
@@ -76,11 +81,6 @@ def _answer_prompts(
             max_new_tokens=settings.max_new_tokens,
             batch_size=settings.batch_size,
             progress=advance,
-        )
-    margin = None
-    if all(record.response for record in prompts):
-        margin = refusal_margin(
-            screen(model.model, model.tokenizer, prompts, load_refusals(refusals_of(settings.model)))
         )
     metrics = result.metrics | {
         "name": settings.name,

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from antibody.errors import UsageError
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
@@ -19,6 +21,7 @@ class EvaluationSettings:
         name: Folder of the results on the prompts, evaluation/NAME; the task's is evaluation/task.
         output: Where evaluation/ goes; default the run itself. Needed for a model that is not a run.
         max_new_tokens: Longest answer to a harmful prompt. Published: 512; most verdicts stand in the first sentence.
+        max_length: Most tokens of a prompt with its given answer, for the refusal margin.
         batch_size: Prompts decoded together.
         limit: Answer a sample of this many prompts, always the same one. All by default.
         task_limit: Likewise for the task's rows.
@@ -35,9 +38,18 @@ class EvaluationSettings:
     name: str = "harmful"
     output: Path | None = None
     max_new_tokens: int = 64
+    max_length: int = 512
     batch_size: int = 32
     limit: int | None = None
     task_limit: int | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "max_length", "batch_size", "limit", "task_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name}={value} is not positive.", hint="Use 1 or more.", code="out_of_range")
+        if self.prompts == "none" and self.task is None:
+            raise UsageError("There is nothing to measure.", hint="Give --prompts or --task.", code="conflict")

@@ -33,7 +33,10 @@ class BaseModel:
 def choose_device(device: str = "auto") -> torch.device:
     """``auto`` is the accelerator that torch sees, else the CPU."""
     if device != "auto":
-        return torch.device(device)
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise UsageError(f"There is no device {device!r}.", hint="Use auto, cpu or cuda.", code="device") from error
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
 

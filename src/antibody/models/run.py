@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,11 @@ from antibody.models.lora import load_adapter
 
 ADAPTER_FILE = "adapter_model.safetensors"
 REFUSALS_FILE = "refusals.jsonl"
+INPUTS_FILE = "inputs.json"
+MARK = "# The settings of an Antibody run; `antibody align|finetune --config` repeats it.\n"
+
+# Settings that cannot change a run's result, so that it may be resumed with others.
+NO_INFLUENCE = {"micro_batch_size", "gradient_checkpointing", "save_steps", "report_to"}
 
 
 @dataclass(frozen=True)
@@ -69,40 +73,40 @@ class Run:
 
 
 def is_run(path: str | Path) -> bool:
-    return (Path(path) / "config.yaml").exists()
+    """Whether a directory was begun by us: its ``config.yaml`` says so in its first line."""
+    config = Path(path) / "config.yaml"
+    return config.is_file() and config.read_text(encoding="utf-8").startswith(MARK)
 
 
 def refusals_of(model: str | Path) -> str:
-    """Where the refusals are that a model was taught and so finds likely: its aligned run, or the embedded corpus."""
-    for run in (Run(Path(model)), *_ancestors(model)):
-        if (run.path / REFUSALS_FILE).exists():
-            return str(run.path / REFUSALS_FILE)
-    return "embedded:refusals"
+    """Where the refusals are that a model was taught and so finds likely: in its run, or in the embedded corpus."""
+    file = Path(model) / REFUSALS_FILE
+    return str(file) if file.exists() else "embedded:refusals"
 
 
-def _ancestors(model: str | Path) -> Iterator[Run]:
-    while is_run(model) and Run(Path(model)).complete and (parent := Run(Path(model)).manifest()["parent"]):
-        yield Run(Path(parent))
-        model = parent
-
-
-def open_run(path: Path, config: dict[str, Any], *, resume: bool, force: bool) -> Run:
+def open_run(path: Path, config: dict[str, Any], inputs: dict[str, str], *, resume: bool, force: bool) -> Run:
     """Makes a new run directory, or opens one to continue it. Nothing is ever overwritten silently.
 
+    Args:
+        path: The directory.
+        config: All settings.
+        inputs: A hash of everything that is read, by name.
+        resume: Continue the run that is there, if there is one.
+        force: Replace it.
+
     Raises:
-        UsageError: The directory exists and neither option was given, or it was begun with other settings.
+        UsageError: The directory exists and neither option was given, is no run, or the run was begun with other
+            settings or inputs.
     """
     run = Run(path)
     if resume and force:
         raise UsageError("resume and force exclude each other.", hint="Continue a run or replace it.", code="conflict")
     if path.exists() and any(path.iterdir()):
+        if not is_run(path) and (resume or force):
+            raise UsageError(
+                f"{path} is not a run directory, so nothing in it is touched.", hint="Choose another.", code="not_a_run"
+            )
         if force:
-            if not is_run(path):
-                raise UsageError(
-                    f"{path} is not a run directory, so it will not be replaced.",
-                    hint="Choose another.",
-                    code="not_a_run",
-                )
             shutil.rmtree(path)
         elif not resume:
             raise UsageError(
@@ -110,17 +114,22 @@ def open_run(path: Path, config: dict[str, Any], *, resume: bool, force: bool) -
                 hint="Use --resume to continue it or --force to replace it.",
                 code="run_exists",
             )
-    if resume and is_run(path):
-        begun = run.config()
-        changed = sorted(key for key in config.keys() | begun.keys() if config.get(key) != begun.get(key))
-        if changed:
-            raise UsageError(
-                f"{path} was begun with other settings: {', '.join(changed)}.",
-                hint="Resume with the settings in its config.yaml, or choose a new directory.",
-                code="resume_settings_differ",
-            )
-    write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    if is_run(path):
+        _refuse_changes(path, "settings", run.config(), config)
+        _refuse_changes(path, "inputs", json.loads((path / INPUTS_FILE).read_text(encoding="utf-8")), inputs)
+    write_json(path / INPUTS_FILE, inputs)
+    write_text(path / "config.yaml", MARK + yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     return run
+
+
+def _refuse_changes(path: Path, kind: str, begun: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = sorted(key for key in (now.keys() | begun.keys()) - NO_INFLUENCE if now.get(key) != begun.get(key))
+    if changed:
+        raise UsageError(
+            f"{path} was begun with other {kind}: {', '.join(changed)}.",
+            hint="Resume with those it was begun with, or choose a new directory.",
+            code=f"resume_{kind}_differ",
+        )
 
 
 def load_model(

@@ -20,7 +20,7 @@ def take_gradient(parameters: Sequence[Tensor]) -> Gradient:
 
 def dot(a: Gradient, b: Gradient) -> float:
     """⟨a, b⟩ over all parameters, summed in float64."""
-    return float(sum(torch.dot(x.flatten(), y.flatten()).double() for x, y in zip(a, b, strict=True)))
+    return float(sum(torch.dot(x.flatten().double(), y.flatten().double()) for x, y in zip(a, b, strict=True)))
 
 
 def scale_gradients(parameters: Sequence[Tensor], factor: float) -> None:

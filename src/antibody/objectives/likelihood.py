@@ -45,9 +45,10 @@ def compared_likelihoods(model: Any, rows: Batch, refusals: Batch) -> tuple[RowL
         refusals: The same prompts, row by row, each answered by a refusal.
     """
     if not _keeps_a_cache(model):
+        # The response first: under autocast, weights cast without a graph would be reused for it.
+        compliance = model_likelihoods(model, rows)
         with torch.no_grad():
-            refusal = model_likelihoods(model, refusals)
-        return model_likelihoods(model, rows), refusal
+            return compliance, model_likelihoods(model, refusals)
     compliance, cache = _forward(model, rows, keep_cache=True)
     with torch.no_grad():
         return compliance, _refusals_on_cache(model, rows, refusals, cache)

@@ -36,10 +36,10 @@ def share(value: float | None) -> str:
 
 
 def auroc(value: float | None) -> str:
-    """An AUROC between 0 and 1, from a fraction or a percentage: values over 1 can only be percentages."""
+    """An AUROC between 0 and 1, from percent."""
     if value is None:
         return NOT_MEASURED
-    return f"{value / 100 if value > 1 else value:.2f}"
+    return f"{value / 100:.2f}"
 
 
 def decimal(value: float | None) -> str:

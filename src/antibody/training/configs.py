@@ -36,7 +36,11 @@ REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ),
     ("save_only_model", (False,), "Leave it off: a checkpoint that cannot be resumed exactly is not written."),
     ("save_total_limit", (None, *range(2, 10_000)), "Keep two or more: a crash while saving would leave none."),
-    ("group_by_length", (False,), "Leave it off: the batches are the method's own."),
+    ("truncation_mode", ("keep_start",), "Leave it: the prompt must stay whole."),
+    ("pad_to_multiple_of", (None, "auto"), "Leave it unset: micro-batches are padded as little as they can be."),
+    ("dataset_kwargs", (None,), "Leave it unset: rows are prepared here, each with its refusal."),
+    ("auto_find_batch_size", (False,), "Set micro_batch_size: a smaller batch would be weighed differently."),
+    ("ignore_data_skip", (False,), "Leave it off: a resumed run would see other rows."),
 )
 
 
@@ -66,11 +70,13 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
         # The collator needs columns that the model's forward does not name.
         self.remove_unused_columns = False
         for option, allowed, instead in REFUSED:
-            value = getattr(self, option, allowed[0])
+            value = getattr(self, option)
             if value not in allowed:
                 raise UsageError(
                     f"{type(self).__name__} cannot honour {option}={value!r}.", hint=instead, code="option_refused"
                 )
+        if self.max_length is None:
+            raise UsageError("max_length=None is not bounded.", hint="Give a number of tokens.", code="option_refused")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.per_device_train_batch_size:
             raise UsageError(
                 f"micro_batch_size={self.micro_batch_size} does not lie between 1 and "

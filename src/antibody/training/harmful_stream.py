@@ -24,5 +24,5 @@ class HarmfulStream:
 
     def _row(self, position: int) -> dict[str, Any]:
         epoch, place = divmod(position, len(self.rows))
-        generator = torch.Generator().manual_seed(self.seed + epoch)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return self.rows[int(torch.randperm(len(self.rows), generator=generator)[place])]

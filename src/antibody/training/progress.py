@@ -12,9 +12,9 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, description: str) -> None:
         self.description = description
+        self.progress = new_progress()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.progress = new_progress()
         self.progress.start()
         self.task = self.progress.add_task(
             self.description, total=state.max_steps, completed=state.global_step, note=""
@@ -27,5 +27,6 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.progress.update(self.task, completed=state.global_step)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def stop(self) -> None:
+        """Gives the terminal back, also after an error."""
         self.progress.stop()

@@ -4,7 +4,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from antibody.errors import UsageError
+
 Method = Literal["antibody", "sft"]
+
+POSITIVE = (
+    "steps",
+    "epochs",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "micro_batch_size",
+    "learning_rate",
+    "max_length",
+    "lora_r",
+    "lora_alpha",
+    "save_steps",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +53,7 @@ class TrainingSettings:
         force: Replace the run in output.
     """
 
-    model: str = "smollm2-135m"
+    model: str
     output: Path
     method: Method = "antibody"
     preset: Literal["auto", "paper", "small"] = "auto"
@@ -63,6 +78,14 @@ class TrainingSettings:
     resume: bool = False
     force: bool = False
 
+    def __post_init__(self) -> None:
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name}={value} is not positive.", hint="Use more than 0.", code="out_of_range")
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("steps and epochs exclude each other.", hint="Give one of them.", code="conflict")
+
     def to_config(self) -> dict[str, Any]:
         """What is needed to repeat the run: everything but where it is and how it was begun."""
         config = asdict(self)
@@ -79,7 +102,7 @@ class AlignmentSettings(TrainingSettings):
         refusals: JSONL with a `text` a line: the refusals that harmful prompts are answered by.
         harmful: Harmful prompts with harmful responses; rows labelled safe are left out.
         benign: Prompts with helpful responses, mixed into the refusals.
-        benign_ratio: Benign rows' share of the alignment data. Half keeps the model from refusing everything.
+        benign_ratio: Benign rows' share of the alignment data. Without them the model refuses everything.
         rho: Radius of the simulated attack.
         eta: How much flatter a step must leave the harmful loss; lambda itself under rule constant.
         lambda_refusal: Weight of the refusal at the attacked parameters.
@@ -90,8 +113,7 @@ class AlignmentSettings(TrainingSettings):
     refusals: str = "embedded:refusals"
     harmful: str = "embedded:harmful_train"
     benign: str = "embedded:benign"
-    # Measured in a trial before this code, on SmolLM2-135M: a third or more cuts the harmful rows' share of the first
-    # batch's weight from 0.49 to 0.02.
+    # ASSUMPTION, from trials on SmolLM2-135M: with fewer, short helpful answers look as unlikely as harmful ones.
     benign_ratio: float = 0.5
     rho: float = 0.1
     eta: float = 5.0
@@ -110,6 +132,7 @@ class FinetuningSettings(TrainingSettings):
         refusals: JSONL with a `text` a line: the refusals rows are compared with. Default: those of the aligned run.
         score: mean (a token, published code) or sum (the paper's text).
         tau: Temperature of the rows' softmax.
+        allow_unaligned: Weigh rows by a model that no run of ours aligned.
     """
 
     data: str
@@ -117,3 +140,4 @@ class FinetuningSettings(TrainingSettings):
     refusals: str | None = None
     score: Literal["mean", "sum"] = "mean"
     tau: float = 1.0
+    allow_unaligned: bool = False

@@ -16,7 +16,7 @@ from antibody.data.preparation import prepare
 from antibody.data.reading import Loaded
 from antibody.data.sources import load_records, load_refusals
 from antibody.errors import DataError, UsageError
-from antibody.files import write_jsonl
+from antibody.files import sha256_of, write_jsonl
 from antibody.models.base import BaseModel, choose_device, choose_dtype
 from antibody.models.lora import LoraSettings, new_adapter
 from antibody.models.run import REFUSALS_FILE, Run, is_run, load_model, open_run, refusals_of
@@ -45,10 +45,10 @@ def align(settings: AlignmentSettings) -> Run:
     records = mix(align_records(harmful.records, refusals), benign.records, settings.benign_ratio, seed=settings.seed)
     preset = _preset(settings)
     settings = _resolved(settings, preset.alignment, preset.lora)
-    run = open_run(settings.output, settings.to_config(), resume=settings.resume, force=settings.force)
+    data = {"harmful": harmful, "benign": benign}
+    run = _open(settings, data, refusals)
     if run.complete:
         return run
-    write_jsonl(run.path / REFUSALS_FILE, [{"text": text} for text in refusals])
 
     started = time.perf_counter()
     model = _with_adapter(settings)
@@ -71,7 +71,6 @@ def align(settings: AlignmentSettings) -> Run:
         refusals=refusals,
     )
     _train(trainer, run, f"Aligning ({settings.method})")
-    data = {"harmful": harmful, "benign": benign}
     truncated = sum(train["truncated"]) + sum(attack["truncated"])
     _finish(run, trainer, settings, model, kind="alignment", data=data, truncated=truncated, started=started)
     return run
@@ -83,11 +82,13 @@ def finetune(settings: FinetuningSettings) -> Run:
     Raises:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
+    _refuse_unaligned(settings)
     upload = load_records(settings.data, format=settings.data_format)
     refusals = load_refusals(settings.refusals or refusals_of(settings.model))
     preset = _preset(settings)
     settings = _resolved(settings, preset.finetuning, preset.lora)
-    run = open_run(settings.output, settings.to_config(), resume=settings.resume, force=settings.force)
+    data = {"upload": upload}
+    run = _open(settings, data, refusals)
     if run.complete:
         return run
 
@@ -110,10 +111,28 @@ def finetune(settings: FinetuningSettings) -> Run:
     if settings.method != "sft":
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records))
     truncated = sum(train["truncated"])
-    _finish(
-        run, trainer, settings, model, kind="finetuning", data={"upload": upload}, truncated=truncated, started=started
-    )
+    _finish(run, trainer, settings, model, kind="finetuning", data=data, truncated=truncated, started=started)
     return run
+
+
+def _open(settings: TrainingSettings, data: dict[str, Loaded], refusals: list[str]) -> Run:
+    """Opens the run with the hashes of all that it reads, and keeps the refusals in it."""
+    inputs = {name: loaded.sha256 for name, loaded in data.items()} | {"refusals": sha256_of(refusals)}
+    if is_run(settings.model):
+        inputs["parent"] = Run(Path(settings.model)).manifest()["adapter_sha256"]
+    run = open_run(settings.output, settings.to_config(), inputs, resume=settings.resume, force=settings.force)
+    if not run.complete:
+        write_jsonl(run.path / REFUSALS_FILE, [{"text": text} for text in refusals])
+    return run
+
+
+def _refuse_unaligned(settings: FinetuningSettings) -> None:
+    if settings.method == "antibody" and not is_run(settings.model) and not settings.allow_unaligned:
+        raise UsageError(
+            f"{settings.model} is not an aligned run: its own judgement of a row protects nothing.",
+            hint="Align it with `antibody align` and name that run, or trust its maker's alignment: --allow-unaligned.",
+            code="not_aligned",
+        )
 
 
 def _only(loaded: Loaded, *, harmful: bool) -> Loaded:
@@ -142,8 +161,6 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
     Raises:
         UsageError: Two options exclude each other.
     """
-    if settings.steps is not None and settings.epochs is not None:
-        raise UsageError("steps and epochs exclude each other.", hint="Give one of them.", code="conflict")
     shape = (settings.lora_r, settings.lora_alpha, settings.target_modules)
     if is_run(settings.model) and shape != (None, None, None):
         raise UsageError(
@@ -151,7 +168,7 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
             hint="Leave out --lora-r, --lora-alpha and --target-modules.",
             code="conflict",
         )
-    batch_size = settings.batch_size or stage.batch_size
+    batch_size = stage.batch_size if settings.batch_size is None else settings.batch_size
     if batch_size % settings.gradient_accumulation_steps:
         raise UsageError(
             f"A batch of {batch_size} rows cannot be split into {settings.gradient_accumulation_steps} equal parts.",
@@ -166,16 +183,16 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
         steps=settings.steps if length_given else stage.steps,
         epochs=settings.epochs if length_given else stage.epochs,
         batch_size=batch_size,
-        learning_rate=settings.learning_rate or stage.learning_rate,
+        learning_rate=stage.learning_rate if settings.learning_rate is None else settings.learning_rate,
         dtype=dtype_name,
     )
     if is_run(settings.model):
         return resolved
     return replace(
         resolved,
-        lora_r=settings.lora_r or lora.r,
-        lora_alpha=settings.lora_alpha or lora.alpha,
-        target_modules=settings.target_modules or lora.target_modules,
+        lora_r=lora.r if settings.lora_r is None else settings.lora_r,
+        lora_alpha=lora.alpha if settings.lora_alpha is None else settings.lora_alpha,
+        target_modules=lora.target_modules if settings.target_modules is None else settings.target_modules,
     )
 
 
@@ -224,9 +241,13 @@ def _arguments(settings: TrainingSettings, run: Run, model: BaseModel) -> dict[s
 def _train(trainer: ObjectiveTrainer, run: Run, description: str) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(ProgressBar(description))
+    bar = ProgressBar(description)
+    trainer.add_callback(bar)
     trainer.add_callback(MetricsWriter(run.path / "metrics.jsonl"))
-    trainer.train(resume_from_checkpoint=True)
+    try:
+        trainer.train(resume_from_checkpoint=True)
+    finally:
+        bar.stop()
 
 
 def _finish(

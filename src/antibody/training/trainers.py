@@ -5,6 +5,7 @@ gathered first and given to the objective together, so that a batch means the wh
 ``per_device_train_batch_size``, ``gradient_accumulation_steps`` and ``micro_batch_size`` split it.
 """
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from antibody.training.checkpoints import StateWriter, last_checkpoint, read_sta
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig, ObjectiveConfig
 from antibody.training.harmful_stream import HarmfulStream
 from antibody.training.steps import ModelStep
+
+logger = logging.getLogger(__name__)
 
 Batches = dict[str, list[dict[str, Tensor]]]
 
@@ -160,8 +163,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         if not (math.isfinite(result.loss) and all_finite(parameters)):
             raise TrainingError(
                 f"Step {self.state.global_step + 1}: the loss or its gradient is not a number ({result.loss}).",
-                hint=f"Lower learning_rate ({self.args.learning_rate}); the last good checkpoint is in "
-                f"{self.args.output_dir}.",
+                hint=f"Begin again with a learning_rate below {self.args.learning_rate}.",
                 code="diverged",
             )
         seconds = time.perf_counter() - started
@@ -210,6 +212,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         Raises:
             TrainingError: It diverged, ran out of memory, or the checkpoint cannot be continued.
         """
+        self._gathered = []
         checkpoint = (
             last_checkpoint(Path(self.args.output_dir)) if resume_from_checkpoint is True else resume_from_checkpoint
         )
@@ -232,6 +235,17 @@ class AntibodyTrainer(ObjectiveTrainer):
 
     config_class = AntibodyConfig
     needs_refusals = True
+
+    def _refuse_what_breaks_the_method(self) -> None:
+        super()._refuse_what_breaks_the_method()
+        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        last = len(self.train_dataset) % size if not self.args.dataloader_drop_last else 0
+        if self.args.method != "sft" and 1 in {size, last}:
+            raise UsageError(
+                f"{len(self.train_dataset)} rows in batches of {size} leave a row alone, whose weight would be 1.",
+                hint="Choose another batch size, of 2 or more.",
+                code="one_row_batch",
+            )
 
     def _batches(self, gathered: Sequence[dict[str, Tensor]]) -> Batches:
         rows = {"rows": self._split(gathered)}
@@ -262,6 +276,7 @@ class AntibodyAlignmentTrainer(ObjectiveTrainer):
         if self.args.method == "sft":
             return
         if harmful_dataset is None:
+            logger.warning("No harmful_dataset: the embedded stand-ins are used, which carry no real harm.")
             harmful_dataset = self._prepared(corpus.harmful("train"), self.args.max_length, refusals=True)
         elif PREPARED not in harmful_dataset.column_names:
             harmful_dataset = self._prepared(
