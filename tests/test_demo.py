@@ -11,8 +11,14 @@ from antibody.benchmarks.demo import Data, Size, demo
 from antibody.errors import UsageError
 
 TINY = Size(
-    alignment_steps=1, finetuning_steps=1, finetuning_batch_size=2, prompts=2, task_rows=2, screened_rows=8, max_new_tokens=2
-)  # fmt: skip
+    alignment_steps=1,
+    finetuning_steps=1,
+    finetuning_batch_size=2,
+    prompts=2,
+    task_rows=2,
+    screened_rows=8,
+    max_new_tokens=2,
+)
 ROW_KEYS = {"name", "alignment", "finetuning", "poison_ratio", "harmful_score", "refusal_rate", "task_accuracy",
             "score_auroc", "run"}  # fmt: skip
 

@@ -38,6 +38,7 @@ class Size:
 
     Attributes:
         alignment_steps: Steps, of as many rows as the preset says.
+        benign_ratio: Benign rows' share of the alignment data.
         finetuning_steps: Steps of fine-tuning.
         finetuning_batch_size: Rows of each.
         prompts: Harmful prompts that are answered.
@@ -47,6 +48,7 @@ class Size:
     """
 
     alignment_steps: int = 30
+    benign_ratio: float = 0.4
     finetuning_steps: int = 50
     finetuning_batch_size: int = 4
     prompts: int = 48
@@ -191,6 +193,7 @@ def _trained(row: Row, output: Path, data: Data, size: Size, seed: int) -> None:
             harmful=data.harmful,
             benign=data.benign,
             steps=size.alignment_steps,
+            benign_ratio=size.benign_ratio,
             **shared,
         )
     )
