@@ -82,12 +82,15 @@ def test_a_missing_file_a_missing_model_and_wrong_use(antibody: Any, aligned: Pa
     assert (missing.code, missing.content["error"]["code"]) == (3, "file_not_found")
     upload = tmp_path / "upload.jsonl"
     upload.write_text(GOOD)
-    model = antibody("finetune", "--model", tmp_path / "nothing", "--data", upload, *common)
+    model = antibody("finetune", "--model", tmp_path / "nothing", "--data", upload, "--allow-unaligned", *common)
     assert (model.code, model.content["error"]["code"]) == (4, "model_not_loadable")
     assert antibody("finetune", "--model", aligned).code == 2
     assert antibody("finetune", "--no-such-option").code == 2
     assert antibody("align", "--output", tmp_path / "x", "--rule", "newton").code == 2
     assert antibody("nonsense").code == 2
+    unaligned = antibody("finetune", "--model", tmp_path / "nothing", "--data", upload, *common)
+    assert (unaligned.code, unaligned.content["error"]["code"]) == (2, "not_aligned")
+    assert antibody("finetune", "--model", aligned, "--data", upload, "--batch-size", 0, *common).code == 2
     conflict = antibody("align", "--model", aligned, "--steps", 1, "--epochs", 1, *common)
     assert (conflict.code, conflict.content["error"]["code"]) == (2, "conflict")
 
@@ -177,6 +180,8 @@ def test_an_existing_run_is_never_overwritten_silently(antibody: Any, aligned: P
     other = antibody(*again, "--steps", 3, "--resume")
     assert (other.code, other.content["error"]["code"]) == (2, "resume_settings_differ")
     assert "steps" in other.content["error"]["message"]
+    # What cannot change the result may differ.
+    assert antibody(*again, "--steps", 2, "--save-steps", 3, "--resume").code == 0
     assert antibody(*again, "--steps", 2, "--resume").code == 0
     assert (aligned / "adapter" / "adapter_model.safetensors").read_bytes() == before
 
@@ -187,6 +192,27 @@ def test_force_replaces_runs_and_nothing_else(antibody: Any, aligned: Path, tmp_
                        "--json")  # fmt: skip
     assert outcome.code == 2
     assert (tmp_path / "precious.txt").exists()
+
+
+def test_an_upload_that_changed_is_not_resumed(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    upload = tmp_path / "upload.jsonl"
+    upload.write_text(GOOD * 8)
+    options = ["--model", aligned, "--data", upload, "--output", tmp_path / "run", "--steps", 1, "--json"]
+    assert antibody("finetune", *options).code == 0
+    upload.write_text(GOOD * 9)
+    outcome = antibody("finetune", *options, "--resume")
+    assert (outcome.code, outcome.content["error"]["code"]) == (2, "resume_inputs_differ")
+    assert "upload" in outcome.content["error"]["message"]
+
+
+def test_a_row_alone_in_its_batch_is_refused(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    upload = tmp_path / "upload.jsonl"
+    upload.write_text(GOOD * 9)
+    common = ["--model", aligned, "--data", upload, "--epochs", 1, "--json"]
+    for size in (1, 4):
+        outcome = antibody("finetune", *common, "--output", tmp_path / str(size), "--batch-size", size)
+        assert (outcome.code, outcome.content["error"]["code"]) == (2, "one_row_batch")
+    assert antibody("finetune", *common, "--output", tmp_path / "sft", "--batch-size", 4, "--method", "sft").code == 0
 
 
 def test_a_changed_adapter_is_not_used(antibody: Any, aligned: Path, tmp_path: Path) -> None:

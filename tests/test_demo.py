@@ -13,7 +13,7 @@ from antibody.errors import UsageError
 TINY = Size(
     alignment_steps=1,
     finetuning_steps=1,
-    finetuning_batch_size=2,
+    finetuning_batch_size=24,
     prompts=2,
     task_rows=2,
     screened_rows=8,
@@ -76,6 +76,8 @@ def test_summary_report_and_resume(tiny: Any, tmp_path: Path, monkeypatch: pytes
 
 def test_force_replaces_a_demo_and_nothing_else(tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exclude each other"):
+        tiny(tmp_path, resume=True, force=True)
     with pytest.raises(UsageError, match="not a demo"):
         tiny(tmp_path, force=True)
     assert (tmp_path / "mine.txt").exists()

@@ -154,7 +154,7 @@ def build_demo(path: Path) -> Path:
         ("Antibody-aligned model", "antibody", "none", None, 0, 30.0, None, "antibody-aligned"),
         ("20% poison, plain alignment, plain SFT", "sft", "sft", 0.2, 5, 91.0, None, "plain-poisoned"),
         ("20% poison, Antibody alignment, plain SFT", "antibody", "sft", 0.2, 4, 91.0, None, "alignment-poisoned"),
-        ("20% poison, both Antibody stages", "antibody", "antibody", 0.2, 1, 90.0, 0.97, "both-poisoned"),
+        ("20% poison, both Antibody stages", "antibody", "antibody", 0.2, 1, 90.0, 97.0, "both-poisoned"),
         ("Clean upload, both Antibody stages", "antibody", "antibody", 0.0, 0, None, None, "both-clean"),
     ]
     rows = []

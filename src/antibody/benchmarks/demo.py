@@ -241,7 +241,7 @@ def _screen_upload(run: Path | None, place: Path, data: Data, size: Size) -> Non
     records = load_records(data.poisoned).records[: size.screened_rows]
     refusals = load_refusals(refusals_of(name) if run else data.refusals)
     with counted("Scoring the upload", len(records)) as advance:
-        rows = screen(model.model, model.tokenizer, records, refusals, progress=advance)
+        rows = screen(model.model, model.tokenizer, records, refusals, max_length=data.max_length, progress=advance)
     metrics = {"name": "screen", "kind": "screen", "model": name, "source": data.poisoned, "rows": len(rows)}
     write_result(place, metrics | {"score_auroc": score_auroc(rows)}, [], [row._asdict() for row in rows])
 
