@@ -85,7 +85,7 @@ class Data:
 
 
 EMBEDDED = Data()
-QUICK = Size(alignment_steps=6, finetuning_steps=6, prompts=12, task_rows=12, screened_rows=16, max_new_tokens=16)
+QUICK = Size(alignment_steps=5, finetuning_steps=5, prompts=12, task_rows=12, screened_rows=16, max_new_tokens=16)
 
 
 @dataclass(frozen=True)
