@@ -95,6 +95,25 @@ def test_a_missing_file_a_missing_model_and_wrong_use(antibody: Any, aligned: Pa
     assert (conflict.code, conflict.content["error"]["code"]) == (2, "conflict")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--batch-size", 4, "--gradient-accumulation-steps", 3],
+        ["--batch-size", 4, "--micro-batch-size", 5],
+        ["--lora-r", 4],
+        ["--resume", "--force"],
+        ["--tau", 0],
+    ],
+)
+def test_options_are_checked_before_data_is_read(
+    options: list[object], antibody: Any, aligned: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    outcome = antibody("finetune", "--model", aligned, "--data", tmp_path / "none.jsonl", "--output", output, *options)
+    assert outcome.code == 2
+    assert not output.exists()
+
+
 def test_a_diverging_run_has_its_own_exit_code(antibody: Any, aligned: Path, tmp_path: Path) -> None:
     upload = tmp_path / "upload.jsonl"
     upload.write_text(GOOD * 8)

@@ -99,8 +99,6 @@ def open_run(path: Path, config: dict[str, Any], inputs: dict[str, str], *, resu
             settings or inputs.
     """
     run = Run(path)
-    if resume and force:
-        raise UsageError("resume and force exclude each other.", hint="Continue a run or replace it.", code="conflict")
     if path.exists() and any(path.iterdir()):
         if not is_run(path) and (resume or force):
             raise UsageError(

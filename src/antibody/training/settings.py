@@ -85,6 +85,10 @@ class TrainingSettings:
                 raise UsageError(f"{name}={value} is not positive.", hint="Use more than 0.", code="out_of_range")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("steps and epochs exclude each other.", hint="Give one of them.", code="conflict")
+        if self.resume and self.force:
+            raise UsageError(
+                "resume and force exclude each other.", hint="Continue a run or replace it.", code="conflict"
+            )
 
     def to_config(self) -> dict[str, Any]:
         """What is needed to repeat the run: everything but where it is and how it was begun."""

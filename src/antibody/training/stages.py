@@ -39,12 +39,21 @@ def align(settings: AlignmentSettings) -> Run:
     Raises:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
+    preset = _preset(settings)
+    settings = _resolved(settings, preset.alignment, preset.lora)
+    config = AntibodyAlignmentConfig(
+        **_arguments(settings),
+        method=settings.method,
+        rho=settings.rho,
+        eta=settings.eta,
+        lambda_refusal=settings.lambda_refusal,
+        rule=settings.rule,
+        momentum=settings.momentum,
+    )
     refusals = load_refusals(settings.refusals)
     harmful = _only(load_records(settings.harmful), harmful=True)
     benign = _only(load_records(settings.benign), harmful=False)
     records = mix(align_records(harmful.records, refusals), benign.records, settings.benign_ratio, seed=settings.seed)
-    preset = _preset(settings)
-    settings = _resolved(settings, preset.alignment, preset.lora)
     data = {"harmful": harmful, "benign": benign}
     run = _open(settings, data, refusals)
     if run.complete:
@@ -56,15 +65,7 @@ def align(settings: AlignmentSettings) -> Run:
     attack = prepare(harmful.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
     trainer = AntibodyAlignmentTrainer(
         model.model,
-        AntibodyAlignmentConfig(
-            **_arguments(settings, run, model),
-            method=settings.method,
-            rho=settings.rho,
-            eta=settings.eta,
-            lambda_refusal=settings.lambda_refusal,
-            rule=settings.rule,
-            momentum=settings.momentum,
-        ),
+        config,
         train_dataset=train,
         harmful_dataset=attack,
         processing_class=model.tokenizer,
@@ -83,10 +84,11 @@ def finetune(settings: FinetuningSettings) -> Run:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
     _refuse_unaligned(settings)
-    upload = load_records(settings.data, format=settings.data_format)
-    refusals = load_refusals(settings.refusals or refusals_of(settings.model))
     preset = _preset(settings)
     settings = _resolved(settings, preset.finetuning, preset.lora)
+    config = AntibodyConfig(**_arguments(settings), method=settings.method, score=settings.score, tau=settings.tau)
+    upload = load_records(settings.data, format=settings.data_format)
+    refusals = load_refusals(settings.refusals or refusals_of(settings.model))
     data = {"upload": upload}
     run = _open(settings, data, refusals)
     if run.complete:
@@ -97,12 +99,7 @@ def finetune(settings: FinetuningSettings) -> Run:
     train = prepare(upload.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
     trainer = AntibodyTrainer(
         model.model,
-        AntibodyConfig(
-            **_arguments(settings, run, model),
-            method=settings.method,
-            score=settings.score,
-            tau=settings.tau,
-        ),
+        config,
         train_dataset=train,
         processing_class=model.tokenizer,
         refusals=refusals,
@@ -213,11 +210,11 @@ def _with_adapter(settings: TrainingSettings) -> BaseModel:
     return replace(loaded, model=new_adapter(loaded.model, shape))
 
 
-def _arguments(settings: TrainingSettings, run: Run, model: BaseModel) -> dict[str, Any]:
+def _arguments(settings: TrainingSettings) -> dict[str, Any]:
     """The options that `transformers` trains by."""
     assert settings.batch_size, "settings are resolved by now"
     return {
-        "output_dir": str(run.checkpoints),
+        "output_dir": str(Run(settings.output).checkpoints),
         "per_device_train_batch_size": settings.batch_size // settings.gradient_accumulation_steps,
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,
         "micro_batch_size": settings.micro_batch_size,
@@ -231,7 +228,7 @@ def _arguments(settings: TrainingSettings, run: Run, model: BaseModel) -> dict[s
         "logging_steps": 1,
         "report_to": settings.report_to,
         "disable_tqdm": True,
-        "use_cpu": model.model.device.type == "cpu",
+        "use_cpu": choose_device(settings.device).type == "cpu",
         # The model is loaded in the dtype it is trained in; autocasting on top would only convert back and forth.
         "bf16": False,
         **({"num_train_epochs": settings.epochs} if settings.steps is None else {"max_steps": settings.steps}),
