@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from datasets import Dataset
 
@@ -112,6 +113,20 @@ def test_options_are_checked_before_data_is_read(
     outcome = antibody("finetune", "--model", aligned, "--data", tmp_path / "none.jsonl", "--output", output, *options)
     assert outcome.code == 2
     assert not output.exists()
+
+
+def test_a_device_that_training_would_not_use_is_refused(
+    antibody: Any, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["finetune", "--model", aligned, "--data", "none.jsonl", "--output", tmp_path / "run", "--json"]
+    absent = antibody(*arguments, "--device", "tpu:7")
+    assert (absent.code, absent.content["error"]["code"]) == (2, "device")
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
+    second = antibody(*arguments, "--device", "cuda:1")
+    assert (second.code, second.content["error"]["code"]) == (2, "device")
+    assert "CUDA_VISIBLE_DEVICES=1" in second.content["error"]["hint"]
 
 
 def test_a_diverging_run_has_its_own_exit_code(antibody: Any, aligned: Path, tmp_path: Path) -> None:

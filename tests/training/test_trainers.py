@@ -164,6 +164,12 @@ def test_an_undefended_config_is_refused(tiny_model_folder: Path, tmp_path: Path
         )
 
 
+def test_several_visible_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SFTConfig, "n_gpu", 2)
+    with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES"):
+        AntibodyConfig(**options(tmp_path))
+
+
 def test_dropout_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="dropout"):
         AntibodyTrainer(

@@ -75,6 +75,12 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
                 raise UsageError(
                     f"{type(self).__name__} cannot honour {option}={value!r}.", hint=instead, code="option_refused"
                 )
+        if self.n_gpu > 1:
+            raise UsageError(
+                f"{self.n_gpu} GPUs are visible, and `transformers` would spread each batch over them.",
+                hint="Show it one: CUDA_VISIBLE_DEVICES=0.",
+                code="many_devices",
+            )
         if self.max_length is None:
             raise UsageError("max_length=None is not bounded.", hint="Give a number of tokens.", code="option_refused")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.per_device_train_batch_size:

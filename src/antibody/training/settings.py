@@ -45,7 +45,7 @@ class TrainingSettings:
         gradient_checkpointing: Save memory at the cost of a second forward pass.
         seed: Of the adapter's start, the mix and the order of rows.
         dtype: auto (bfloat16 where the hardware has it), float32, bfloat16 or float16.
-        device: auto, cpu, cuda, cuda:1, mps ...
+        device: auto, cpu, cuda, mps ... Which of several GPUs is said by CUDA_VISIBLE_DEVICES.
         save_steps: Steps between checkpoints.
         report_to: Where metrics go besides metrics.jsonl: none, wandb, tensorboard, trackio ...
         trust_remote_code: Run Python code that the model ships.

@@ -156,7 +156,7 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
     """With the preset's values and the machine's dtype filled in, so that config.yaml repeats the run anywhere.
 
     Raises:
-        UsageError: Two options exclude each other.
+        UsageError: Two options exclude each other, or the device cannot be trained on.
     """
     shape = (settings.lora_r, settings.lora_alpha, settings.target_modules)
     if is_run(settings.model) and shape != (None, None, None):
@@ -172,8 +172,15 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
             hint="Choose gradient_accumulation_steps that divides batch_size.",
             code="conflict",
         )
+    device = choose_device(settings.device)
+    if device.index:
+        raise UsageError(
+            f"Training takes the first device it sees, not {device}.",
+            hint=f"Set CUDA_VISIBLE_DEVICES={device.index} and leave --device auto.",
+            code="device",
+        )
     length_given = settings.steps is not None or settings.epochs is not None
-    dtype = choose_dtype(settings.dtype, choose_device(settings.device))
+    dtype = choose_dtype(settings.dtype, device)
     dtype_name: Any = str(dtype).removeprefix("torch.")
     resolved = replace(
         settings,
