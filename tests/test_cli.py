@@ -271,7 +271,32 @@ def test_config_file_with_the_same_names_and_options_over_it(antibody: Any, alig
     assert outcome.code == 0
     settings = outcome.content["manifest"]["settings"]
     assert (settings["steps"], settings["batch_size"]) == (1, 2)
-    assert antibody("finetune", "--config", tmp_path / "no.yaml", "--output", tmp_path / "x").code == 2
+
+
+BAD_CONFIGS = {
+    "bad YAML": ("data: a\nmodel: [a\nsteps: 1\n", "line 3"),
+    "not text": ("model: \0", "position 7"),
+    "an object": ("data: a\nmodel: !!python/object:os.system a\n", "line 2"),
+    "no mapping": ("- model\n", "does not map"),
+    "a number as key": ("1: a\n", "does not map"),
+    "unknown key": ("stepz: 1\n", "stepz"),
+    "wrong type": ("steps: many\n", "steps"),
+    "wrong name": ("method: none\n", "method"),
+    "missing file": (None, "no file"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_CONFIGS)
+def test_a_bad_config_file_is_named_with_the_place_in_it(what: str, antibody: Any, tmp_path: Path) -> None:
+    content, place = BAD_CONFIGS[what]
+    config = tmp_path / "config.yaml"
+    if content is not None:
+        config.write_text(content)
+    outcome = antibody("finetune", "--config", config, "--model", "m", "--data", "d", "--output", tmp_path / "run",
+                       "--json")  # fmt: skip
+    assert outcome.code == 2
+    assert str(config) in outcome.content["error"]["message"]
+    assert place in outcome.content["error"]["message"]
 
 
 def test_the_run_s_own_config_repeats_it(antibody: Any, aligned: Path, tmp_path: Path) -> None:

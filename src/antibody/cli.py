@@ -7,8 +7,9 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts.config import Dict
 from rich.console import Console
 from rich.table import Table
 
@@ -234,20 +235,33 @@ def _show_run(path: Path, *, json: bool) -> None:
         print_report(path, Console())
 
 
-def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
+def _take_config(arguments: list[str]) -> tuple[list[str], list[Dict]]:
     """Takes ``--config FILE`` out of the arguments."""
     rest: list[str] = []
-    config: Path | None = None
+    config: list[Dict] = []
     tokens = iter(arguments)
     for token in tokens:
         if token == "--config" or token.startswith("--config="):
-            value = token.partition("=")[2] or next(tokens, "")
-            config = Path(value)
-            if not config.is_file():
-                raise UsageError(f"There is no file {value!r}.", hint="Give --config FILE.yaml.", code="no_config")
+            config = [_read_config(Path(token.partition("=")[2] or next(tokens, "")))]
         else:
             rest.append(token)
     return rest, config
+
+
+def _read_config(path: Path) -> Dict:
+    if not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r}.", hint="Give --config FILE.yaml.", code="no_config")
+    try:
+        with path.open("rb") as file:
+            content = yaml.safe_load(file) or {}
+    except yaml.YAMLError as error:
+        # Names the file, the line and the column, over several lines.
+        raise UsageError(
+            f"This is not YAML: {' '.join(str(error).split())}.", hint="Mend it there.", code="bad_config"
+        ) from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UsageError(f"{path} does not map names to values.", hint="Write `name: value` lines.", code="bad_config")
+    return Dict(content, source=str(path), use_commands_as_keys=False)
 
 
 def _quieten_libraries() -> None:
@@ -269,8 +283,7 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         _quieten_libraries()
-        rest, config = _take_config(arguments)
-        app.config = [] if config is None else [Yaml(config, use_commands_as_keys=False)]
+        rest, app.config = _take_config(arguments)
         app(rest, exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError as error:
         if as_json:
