@@ -1,8 +1,10 @@
 """The command line: exit codes, errors that say where and what to do, and bad input that never trains."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -94,6 +96,30 @@ def test_a_missing_file_a_missing_model_and_wrong_use(antibody: Any, aligned: Pa
     assert antibody("finetune", "--model", aligned, "--data", upload, "--batch-size", 0, *common).code == 2
     conflict = antibody("align", "--model", aligned, "--steps", 1, "--epochs", 1, *common)
     assert (conflict.code, conflict.content["error"]["code"]) == (2, "conflict")
+
+
+def test_what_the_machine_refuses_is_no_traceback(
+    antibody: Any, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        outcome = antibody("align", "--model", aligned, "--output", output, "--json")
+        assert (outcome.code, outcome.content["error"]["code"]) == (2, "path_unusable")
+        assert str(tmp_path / "file") in outcome.content["error"]["message"]
+
+    failures = {
+        "out_of_memory": torch.OutOfMemoryError("CUDA out of memory."),
+        "io_failed": OSError(errno.ENOSPC, "No space left on device"),
+    }
+    for code, error in failures.items():
+        monkeypatch.setattr("antibody.evaluation.generation.generate", Mock(side_effect=error))
+        outcome = antibody("chat", "--model", aligned, "--prompt", "Hello!")
+        assert outcome.code == 6
+        assert code in outcome.err
+
+    monkeypatch.setattr("antibody.evaluation.generation.generate", Mock(side_effect=RuntimeError("ours")))
+    with pytest.raises(RuntimeError, match="ours"):
+        antibody("chat", "--model", aligned, "--prompt", "Hello!")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 from rich.console import Console
 from rich.table import Table
+from safetensors import SafetensorError
 
-from antibody.errors import AntibodyError, UsageError
+from antibody.errors import AntibodyError, MachineError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.files import to_json, write_jsonl
 from antibody.training.settings import AlignmentSettings, FinetuningSettings
@@ -278,13 +279,35 @@ def _quieten_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def _run_command(arguments: list[str]) -> None:
+    """Runs one command, with what the machine refuses it as errors of ours."""
+    try:
+        rest, app.config = _take_config(arguments)
+        app(rest, exit_on_error=False, print_error=True, result_action="return_value")
+    except (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(
+            f"A path cannot be used: {error}.", hint="Choose another, or mend its permissions.", code="path_unusable"
+        ) from error
+    except (OSError, SafetensorError) as error:
+        raise MachineError(
+            f"Reading or writing failed: {error}.", hint="See that the disk is whole and has space.", code="io_failed"
+        ) from error
+    except RuntimeError as error:
+        import torch
+
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise MachineError(
+            f"Out of memory: {error}", hint="Set batch_size or max_new_tokens lower.", code="out_of_memory"
+        ) from error
+
+
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     as_json = "--json" in arguments
     try:
         _quieten_libraries()
-        rest, app.config = _take_config(arguments)
-        app(rest, exit_on_error=False, print_error=True, result_action="return_value")
+        _run_command(arguments)
     except CycloptsError as error:
         if as_json:
             print(to_json({"error": {"code": "usage", "message": str(error), "hint": "See antibody --help."}}))
