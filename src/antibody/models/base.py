@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from antibody.errors import ModelError, UsageError
-from antibody.models.bundled import BUNDLED_NAME, bundled_model_folder
+from antibody.models.bundled import bundled_model_folder
+from antibody.names import BUNDLED_NAME
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

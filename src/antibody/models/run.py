@@ -11,9 +11,8 @@ import yaml
 from antibody.errors import ModelError, UsageError
 from antibody.files import sha256, write_json, write_text
 from antibody.models.base import BaseModel, load_base
-from antibody.models.lora import load_adapter
+from antibody.models.lora import ADAPTER_FILE, load_adapter
 
-ADAPTER_FILE = "adapter_model.safetensors"
 REFUSALS_FILE = "refusals.jsonl"
 INPUTS_FILE = "inputs.json"
 MARK = "# The settings of an Antibody run; `antibody align|finetune --config` repeats it.\n"
