@@ -50,6 +50,7 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
 
     Args:
         micro_batch_size: Rows in one forward pass; None is ``per_device_train_batch_size``. Changes memory alone.
+        max_grad_norm: What AdamW is given is the objective's composed gradient, clipped to this norm; 0 clips nothing.
     """
 
     micro_batch_size: int | None = field(default=None, metadata={"help": "Rows in one forward pass."})
@@ -61,6 +62,8 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
     weight_decay: float = field(default=0.1, metadata={"help": "AdamW's weight decay."})
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows of one loader batch."})
     num_train_epochs: float = field(default=20, metadata={"help": "Passes over the training data."})
+    # ASSUMPTION: the published code runs the Trainer of `transformers`, whose default this is, and names no other.
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Norm to which the composed gradient is clipped."})
 
     def __post_init__(self) -> None:
         if getattr(self, "bf16", None) is None:
