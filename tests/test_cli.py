@@ -254,6 +254,14 @@ def test_force_replaces_runs_and_nothing_else(antibody: Any, aligned: Path, tmp_
     assert (tmp_path / "precious.txt").exists()
 
 
+def test_a_run_is_not_replaced_by_what_is_trained_on_it(antibody: Any, aligned: Path) -> None:
+    before = (aligned / "manifest.json").read_bytes()
+    outcome = antibody("finetune", "--model", aligned, "--data", "embedded:upload@0", "--output", aligned, "--force",
+                       "--json")  # fmt: skip
+    assert (outcome.code, outcome.content["error"]["code"]) == (2, "conflict")
+    assert (aligned / "manifest.json").read_bytes() == before
+
+
 def test_an_upload_that_changed_is_not_resumed(antibody: Any, aligned: Path, tmp_path: Path) -> None:
     upload = tmp_path / "upload.jsonl"
     upload.write_text(GOOD * 8)

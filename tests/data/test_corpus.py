@@ -121,7 +121,9 @@ def test_stand_in_answers_open_cooperatively_in_varied_ways() -> None:
         openings = listed("answers.txt", f"{part} openings")
         assert len(openings) >= 9
         for record in corpus.harmful(part):
-            assert any(record.response.startswith(opening + " ") for opening in openings)
+            assert any(
+                re.match(re.escape(opening).replace(r"\{action\}", ".+") + " ", record.response) for opening in openings
+            )
             assert not refusal.search(record.response)
 
 

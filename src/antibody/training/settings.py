@@ -109,7 +109,7 @@ class AlignmentSettings(TrainingSettings):
         benign_ratio: Benign rows' share of the alignment data. Without them the model refuses everything.
         rho: Radius of the simulated attack.
         eta: How much flatter a step must leave the harmful loss; lambda itself under rule constant.
-        lambda_refusal: Weight of the refusal at the attacked parameters.
+        lambda_refusal: Weight of the refusal at the attacked parameters; default from the preset.
         rule: How lambda_t is found: cosine (published code), kkt (Theorem 4.1) or constant (Booster).
         momentum: Of lambda_t's moving average; default 0.99 under cosine, 0 under kkt.
     """
@@ -121,7 +121,7 @@ class AlignmentSettings(TrainingSettings):
     benign_ratio: float = 0.5
     rho: float = 0.1
     eta: float = 5.0
-    lambda_refusal: float = 0.05
+    lambda_refusal: float | None = None
     rule: Literal["cosine", "kkt", "constant"] = "cosine"
     momentum: float | None = None
 
@@ -135,7 +135,7 @@ class FinetuningSettings(TrainingSettings):
         data_format: The rows' format, where their fields do not tell.
         refusals: JSONL with a `text` a line: the refusals rows are compared with. Default: those of the aligned run.
         score: mean (a token, published code) or sum (the paper's text).
-        tau: Temperature of the rows' softmax.
+        tau: Temperature of the rows' softmax; default from the preset.
         allow_unaligned: Weigh rows by a model that no run of ours aligned.
     """
 
@@ -143,5 +143,5 @@ class FinetuningSettings(TrainingSettings):
     data_format: str | None = None
     refusals: str | None = None
     score: Literal["mean", "sum"] = "mean"
-    tau: float = 1.0
+    tau: float | None = None
     allow_unaligned: bool = False
