@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from antibody.errors import AntibodyError, MachineError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.files import to_json, write_jsonl
+from antibody.names import Dtype, Score
 from antibody.training.settings import AlignmentSettings, FinetuningSettings
 
 INTERRUPTED = 130
@@ -71,11 +72,11 @@ def screen(
     data: str,
     output: Path | None = None,
     refusals: str | None = None,
-    score: str = "mean",
+    score: Score = "mean",
     max_length: int = 256,
     batch_size: int = 16,
     show: int = 20,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str = "auto",
     json: Json = False,
 ) -> None:
@@ -97,11 +98,8 @@ def screen(
     from antibody.data.sources import load_records, load_refusals
     from antibody.evaluation import screening
     from antibody.models.run import load_model, refusals_of
-    from antibody.objectives.weights import SCORES
     from antibody.progress import counted
 
-    if score not in SCORES:
-        raise UsageError(f"There is no score {score!r}.", hint=f"Use one of {', '.join(SCORES)}.", code="unknown_name")
     records = load_records(data).records
     texts = load_refusals(refusals or refusals_of(model))
     loaded = load_model(model, dtype=dtype, device=device)
@@ -137,7 +135,7 @@ def chat(
     model: str,
     prompt: str | None = None,
     max_new_tokens: int = 256,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str = "auto",
 ) -> None:
     """Try a model in the terminal.

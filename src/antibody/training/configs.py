@@ -1,20 +1,18 @@
 """Configurations: `trl.SFTConfig` and the method's own settings. What cannot work with an objective is refused here."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from trl import SFTConfig
 
 from antibody.errors import UsageError
 from antibody.models.base import choose_device, has_bfloat16
+from antibody.names import Method
 from antibody.objectives.alignment import RULES, AntibodyAlignment
 from antibody.objectives.sft import PlainSFT
 from antibody.objectives.step import Objective
 from antibody.objectives.weights import SCORES, AntibodyWeights
-
-ALIGNMENT_METHODS = ("antibody", "sft")
-FINETUNING_METHODS = ("antibody", "sft")
 
 # What SFTConfig offers and an objective cannot honour: the option, the values that are fine, and what to use instead.
 REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
@@ -118,7 +116,7 @@ class AntibodyConfig(ObjectiveConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("method", self.method, FINETUNING_METHODS)
+        _one_of("method", self.method, get_args(Method))
         _one_of("score", self.score, tuple(SCORES))
         if not self.tau > 0:
             raise UsageError(f"tau={self.tau} is not positive.", hint="The paper uses 1.", code="out_of_range")
@@ -154,7 +152,7 @@ class AntibodyAlignmentConfig(ObjectiveConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("method", self.method, ALIGNMENT_METHODS)
+        _one_of("method", self.method, get_args(Method))
         _one_of("rule", self.rule, tuple(RULES))
         if self.rule == "constant" and self.momentum:
             raise UsageError(

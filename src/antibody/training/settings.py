@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from antibody.errors import UsageError
-
-Method = Literal["antibody", "sft"]
+from antibody.names import Dtype, Method, Rule, Score
 
 POSITIVE = (
     "steps",
@@ -70,7 +69,7 @@ class TrainingSettings:
     target_modules: tuple[str, ...] | None = None
     gradient_checkpointing: bool = False
     seed: int = 0
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device: str = "auto"
     save_steps: int = 10
     report_to: str = "none"
@@ -122,7 +121,7 @@ class AlignmentSettings(TrainingSettings):
     rho: float = 0.1
     eta: float = 5.0
     lambda_refusal: float | None = None
-    rule: Literal["cosine", "kkt", "constant"] = "cosine"
+    rule: Rule = "cosine"
     momentum: float | None = None
 
 
@@ -142,6 +141,6 @@ class FinetuningSettings(TrainingSettings):
     data: str
     data_format: str | None = None
     refusals: str | None = None
-    score: Literal["mean", "sum"] = "mean"
+    score: Score = "mean"
     tau: float | None = None
     allow_unaligned: bool = False
