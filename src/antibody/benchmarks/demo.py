@@ -46,7 +46,7 @@ class Size:
     """
 
     alignment_steps: int = 30
-    finetuning_steps: int = 40
+    finetuning_steps: int = 32
     prompts: int = 48
     task_rows: int = 50
     screened_rows: int = 40
