@@ -1,65 +1,70 @@
-"""Laps in turn, whatever a trainer does. No durations: a test's machine is no benchmark."""
+"""Steps in turn, and the same steps as train() makes. No durations: a test's machine is no benchmark."""
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import TrainerControl
+import torch
 
-from antibody.benchmarks.speed_timing import Contestant, interleaved
+from antibody.benchmarks.speed_contenders import CONTENDERS, STAGES, Case, build, load, rows_of
+from antibody.benchmarks.speed_settings import SpeedSettings
+from antibody.benchmarks.speed_timing import TrainerContestant, interleaved
 
 
-class CountingTrainer:
+class Counting:
     """Writes its name down at every step."""
 
-    def __init__(self, name: str, written: list[str], steps: int = 10, fails_at: int | None = None) -> None:
-        self.name, self.written, self.steps, self.fails_at = name, written, steps, fails_at
+    def __init__(self, name: str, written: list[str]) -> None:
+        self.name, self.written = name, written
 
-    def add_callback(self, callback: Any) -> None:
-        self.callback = callback
+    def warm_up(self) -> None:
+        self.written.append(self.name.upper())
 
-    def train(self) -> None:
-        control = TrainerControl()
-        for step in range(self.steps):
-            if step == self.fails_at:
-                raise ValueError(self.name)
-            self.written.append(self.name)
-            self.callback.on_step_end(SimpleNamespace(), SimpleNamespace(), control)
-            if control.should_training_stop:
-                return
+    def lap(self) -> float:
+        self.written.append(self.name)
+        return float(len(self.written))
 
 
-def race(trainers: list[CountingTrainer], rounds: int, seconds: float = 1e9) -> list[list[float]]:
-    contestants = [Contestant(trainer, lambda: None).__enter__() for trainer in trainers]
-    try:
-        return interleaved(contestants, rounds, seconds=seconds, before_round=lambda: trainers[0].written.append("|"))
-    finally:
-        for contestant in contestants:
-            contestant.__exit__(None, None, None)
-        assert not any(contestant.thread.is_alive() for contestant in contestants)
+def race(names: str, rounds: int, seconds: float = 1e9) -> tuple[str, list[list[float]]]:
+    written: list[str] = []
+    laps = interleaved(
+        [Counting(name, written) for name in names],
+        rounds,
+        seconds=seconds,
+        before_round=lambda: written.append("|"),
+    )
+    return "".join(written), laps
 
 
 def test_one_step_of_each_in_turn_and_no_place_is_a_privilege() -> None:
-    written: list[str] = []
-    laps = race([CountingTrainer(name, written) for name in "abc"], rounds=3)
-    assert "".join(written) == "abc|abc|bca|cab"
-    assert [len(each) for each in laps] == [3, 3, 3]
-    assert all(lap > 0 for each in laps for lap in each)
+    written, laps = race("abc", rounds=3)
+    assert written == "ABC|abc|bca|cab"
+    assert laps == [[5, 11, 14], [6, 9, 15], [7, 10, 13]]
 
 
 def test_one_round_is_timed_even_without_time() -> None:
-    written: list[str] = []
-    laps = race([CountingTrainer(name, written) for name in "ab"], rounds=3, seconds=0.0)
-    assert "".join(written) == "ab|ab"
-    assert [len(each) for each in laps] == [1, 1]
+    assert race("ab", rounds=3, seconds=0.0)[0] == "AB|ab"
 
 
-def test_what_a_trainer_raises_is_raised_here() -> None:
-    written: list[str] = []
-    with pytest.raises(ValueError, match="b"):
-        race([CountingTrainer("a", written), CountingTrainer("b", written, fails_at=1)], rounds=3)
-
-
-def test_a_trainer_with_too_few_steps_is_not_timed() -> None:
-    with pytest.raises(RuntimeError, match="fewer steps than laps"):
-        race([CountingTrainer("a", [], steps=2)], rounds=3)
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("contender", CONTENDERS)
+def test_laps_are_the_steps_that_train_makes(
+    stage: Any, contender: Any, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    """Four steps by train(), and one by train() and three laps, end in the same adapter, bit for bit."""
+    settings = SpeedSettings(model=str(tiny_model_folder), dtype="float32", device="cpu", max_length=700, lora_r=4)
+    case, found = Case(stage, "short", contender, 2, None, 4), []
+    for laps in (0, 3):
+        loaded = load(settings)
+        rows = rows_of(case, loaded.tokenizer, 4, settings)
+        trainer = build(case, loaded, rows, steps=4 - laps, output=tmp_path, settings=settings)
+        contestant = TrainerContestant(trainer, lambda: None)
+        if laps:
+            contestant.warm_up()
+            assert all(contestant.lap() > 0 for _ in range(laps))
+        else:
+            trainer.train()
+        assert trainer.state.global_step == 4
+        found.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad]))
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], torch.zeros_like(found[0]))

@@ -9,7 +9,6 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -23,7 +22,7 @@ from antibody.benchmarks.speed_floor import matmul_rate, step_flops, weights_of
 from antibody.benchmarks.speed_memory import Memory, measure
 from antibody.benchmarks.speed_settings import SpeedSettings
 from antibody.benchmarks.speed_tables import markdown
-from antibody.benchmarks.speed_timing import Contestant, interleaved, synchronize_of
+from antibody.benchmarks.speed_timing import TrainerContestant, interleaved, synchronize_of
 from antibody.files import write_json, write_text
 from antibody.models.base import BaseModel
 from antibody.models.run import is_run
@@ -43,7 +42,7 @@ class Size:
     """
 
     batch_size: int = 16
-    rounds: int = 7
+    rounds: int = 5
     seconds: float = float("inf")
     kinds: tuple[str, ...] = ("short", "medium", "long")
     memory_kinds: tuple[str, ...] = ("short", "medium", "long")
@@ -150,17 +149,16 @@ def _timed(
 def _race(
     group: Sequence[Case], loaded: BaseModel, size: Size, settings: SpeedSettings, memory: dict[Case, Memory]
 ) -> list[dict[str, Any]]:
-    steps = size.rounds + 1
     synchronize = synchronize_of(loaded.model.device)
-    rows = {case: rows_of(case, loaded.tokenizer, steps, settings) for case in group}
+    rows = {case: rows_of(case, loaded.tokenizer, size.rounds + 1, settings) for case in group}
     rates: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         trainers = [
-            build(case, loaded, rows[case], steps=steps, output=Path(folder) / str(index), settings=settings)
+            build(case, loaded, rows[case], steps=1, output=Path(folder) / str(index), settings=settings)
             for index, case in enumerate(group)
         ]
         laps = interleaved(
-            [stack.enter_context(Contestant(trainer, synchronize)) for trainer in trainers],
+            [TrainerContestant(trainer, synchronize) for trainer in trainers],
             size.rounds,
             seconds=size.seconds,
             before_round=lambda: rates.append(matmul_rate(loaded.model, synchronize, seconds=0.1)),

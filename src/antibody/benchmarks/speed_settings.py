@@ -24,7 +24,7 @@ class SpeedSettings:
         memory: Measure each contender's peak memory in a process of its own.
         batch_size: Rows of a step; default 16, or 4 when quick.
         micro_batch_size: Rows in one of Antibody's forward passes; default the whole batch.
-        rounds: Timed steps of each contender after the one that warms up; default 7, or at most 3 when quick.
+        rounds: Timed steps of each contender after the one that warms up; default 5, or at most 3 when quick.
         lora_r: Rank of the adapter; default from the model's preset.
         gradient_checkpointing: For every contender. TRL's own default is on; `antibody finetune`'s is off.
         max_length: Most tokens of prompt and response.

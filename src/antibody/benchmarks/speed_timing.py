@@ -1,89 +1,62 @@
-"""Timing trainers side by side: each runs its own ``train()``, and one step of each is made in turn.
+"""Timing trainers side by side: one step of each in turn, in one thread.
 
-A lap lasts from the end of a trainer's step to the end of its next one, so it holds all that the user pays: reading and
-collating the rows, the passes, clipping, the optimiser, logging. Every trainer waits in a thread of its own between
-laps, so whatever disturbs the machine for a while disturbs all of them.
+A trainer's first step is made by its own ``train()``, which prepares everything and warms up. Later steps are made
+here of the same parts, as `transformers.Trainer` joins them: reading and collating the rows, ``training_step``,
+clipping, the optimiser, the schedule. What the loop adds (logging, callbacks) is the same for all and left out; whole
+processes (``--end-to-end``) hold it.
+
+Threads that wait their turn inside ``train()`` would hold it too. But libgomp spins a thousandth as long once more
+threads have used it than there are cores, which no user's process sees.
 """
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from transformers import TrainerCallback
 
 
-class Contestant:
-    """A trainer that is run step by step. Use it as a context manager, so that it ends whatever happens.
+class Contestant(Protocol):
+    """Someone who takes part."""
+
+    def warm_up(self) -> None:
+        """Makes the first step."""
+
+    def lap(self) -> float:
+        """Makes one more step, and returns its seconds."""
+
+
+class TrainerContestant:
+    """A trainer that is run step by step.
 
     Args:
-        trainer: Ready for ``train()``, with at least as many steps as laps are asked for.
+        trainer: Ready for ``train()``, with ``max_steps=1``, no accumulation, and rows for all laps.
         synchronize: Waits until the device has done what it was given.
     """
 
     def __init__(self, trainer: Any, synchronize: Callable[[], None]) -> None:
         self.trainer = trainer
         self.synchronize = synchronize
-        self.turn, self.done = threading.Semaphore(0), threading.Semaphore(0)
-        self.stopping = False
-        self.error: BaseException | None = None
-        trainer.add_callback(_Turns(self))
-        self.thread = threading.Thread(target=self._train, daemon=True)
 
-    def _train(self) -> None:
-        self.turn.acquire()
-        try:
-            if not self.stopping:
-                self.trainer.train()
-        except BaseException as error:  # noqa: BLE001 (raised again where the lap is waited for)
-            self.error = error
-        else:
-            self.error = RuntimeError("The trainer had fewer steps than laps.")
-        finally:
-            self.done.release()
+    def warm_up(self) -> None:
+        self.trainer.train()
+        self.batches = iter(self.trainer.get_train_dataloader())
+        # The first batch has been trained on.
+        next(self.batches)
 
     def lap(self) -> float:
-        """Makes one step and returns its seconds. The first lap also holds all that ``train()`` prepares.
-
-        Raises:
-            BaseException: Whatever the trainer raised.
-        """
+        trainer = self.trainer
         self.synchronize()
         started = time.perf_counter()
-        self.turn.release()
-        self.done.acquire()
+        [inputs], items = trainer.get_batch_samples(self.batches, 1, trainer.args.device)
+        trainer.training_step(trainer.model, inputs, items)
+        trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+        trainer.model.zero_grad()
+        trainer.state.global_step += 1
         self.synchronize()
-        seconds = time.perf_counter() - started
-        if self.error is not None:
-            raise self.error
-        return seconds
-
-    def __enter__(self) -> "Contestant":
-        self.thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stopping = True
-        self.turn.release()
-        self.thread.join()
-
-
-class _Turns(TrainerCallback):  # type: ignore[misc]
-    """Ends a lap after each step and waits for the next."""
-
-    def __init__(self, contestant: Contestant) -> None:
-        self.contestant = contestant
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        self.contestant.done.release()
-        self.contestant.turn.acquire()
-        if self.contestant.stopping:
-            control.should_training_stop = True
-        return control
+        return time.perf_counter() - started
 
 
 def interleaved(
@@ -102,7 +75,7 @@ def interleaved(
     """
     started = time.perf_counter()
     for contestant in contestants:
-        contestant.lap()
+        contestant.warm_up()
     laps: list[list[float]] = [[] for _ in contestants]
     for number in range(rounds):
         if number and time.perf_counter() - started > seconds:
