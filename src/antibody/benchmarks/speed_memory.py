@@ -7,6 +7,7 @@ had allocated. Two steps are made, so that the optimiser's state is there during
 import multiprocessing
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -67,6 +68,8 @@ def measure(cases: Sequence[Case], settings: SpeedSettings, advance: Callable[[]
 
 def run(case: Case, settings: SpeedSettings) -> Memory:
     """Trains two steps in this process and reads its peak."""
+    # As the command line does; a process of its own knows nothing of it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
     loaded = load(settings)
     rows = rows_of(case, loaded.tokenizer, STEPS, settings)
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ here of the same parts, as `transformers.Trainer` joins them: reading and collat
 clipping, the optimiser, the schedule. What the loop adds (logging, callbacks) is the same for all and left out; whole
 processes (``--end-to-end``) hold it.
 
-Threads that wait their turn inside ``train()`` would hold it too. But libgomp spins a thousandth as long once more
+Threads that wait their turn inside ``train()`` would hold it too. But libgomp spins for far shorter once more
 threads have used it than there are cores, which no user's process sees.
 """
 
