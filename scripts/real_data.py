@@ -49,9 +49,7 @@ def main(data: Path, *, output: Path = Path("runs/real"), seed: int = 0) -> None
         ),
         size=Size(
             alignment_steps=40,
-            benign_ratio=0.5,
-            finetuning_steps=40,
-            finetuning_batch_size=8,
+            finetuning_steps=80,
             prompts=60,
             task_rows=100,
             max_new_tokens=32,

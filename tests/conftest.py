@@ -44,24 +44,36 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return byte_tokenizer()
 
 
+def tiny_llama(tokenizer: PreTrainedTokenizerFast, initializer_range: float) -> LlamaForCausalLM:
+    """A Llama of 2 layers and 32 dimensions, in float32."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            vocab_size=len(tokenizer),
+            initializer_range=initializer_range,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+@pytest.fixture
+def tiny_model(tiny_tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """One whose answers depend on the prompt and are not one token over and over."""
+    return tiny_llama(tiny_tokenizer, initializer_range=0.5).eval()
+
+
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a Llama of 2 layers and 32 dimensions, in float32."""
+    """One in a folder, with its tokenizer."""
     folder = tmp_path_factory.mktemp("tiny-llama")
     tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        vocab_size=len(tokenizer),
-        initializer_range=0.2,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    tiny_llama(tokenizer, initializer_range=0.2).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -1,10 +1,13 @@
 """The command line: exit codes, errors that say where and what to do, and bad input that never trains."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import torch
 import yaml
 from datasets import Dataset
 
@@ -93,6 +96,63 @@ def test_a_missing_file_a_missing_model_and_wrong_use(antibody: Any, aligned: Pa
     assert antibody("finetune", "--model", aligned, "--data", upload, "--batch-size", 0, *common).code == 2
     conflict = antibody("align", "--model", aligned, "--steps", 1, "--epochs", 1, *common)
     assert (conflict.code, conflict.content["error"]["code"]) == (2, "conflict")
+
+
+def test_what_the_machine_refuses_is_no_traceback(
+    antibody: Any, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        outcome = antibody("align", "--model", aligned, "--output", output, "--json")
+        assert (outcome.code, outcome.content["error"]["code"]) == (2, "path_unusable")
+        assert str(tmp_path / "file") in outcome.content["error"]["message"]
+
+    failures = {
+        "out_of_memory": torch.OutOfMemoryError("CUDA out of memory."),
+        "io_failed": OSError(errno.ENOSPC, "No space left on device"),
+    }
+    for code, error in failures.items():
+        monkeypatch.setattr("antibody.evaluation.generation.generate", Mock(side_effect=error))
+        outcome = antibody("chat", "--model", aligned, "--prompt", "Hello!")
+        assert outcome.code == 6
+        assert code in outcome.err
+
+    monkeypatch.setattr("antibody.evaluation.generation.generate", Mock(side_effect=RuntimeError("ours")))
+    with pytest.raises(RuntimeError, match="ours"):
+        antibody("chat", "--model", aligned, "--prompt", "Hello!")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--batch-size", 4, "--gradient-accumulation-steps", 3],
+        ["--batch-size", 4, "--micro-batch-size", 5],
+        ["--lora-r", 4],
+        ["--resume", "--force"],
+        ["--tau", 0],
+    ],
+)
+def test_options_are_checked_before_data_is_read(
+    options: list[object], antibody: Any, aligned: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    outcome = antibody("finetune", "--model", aligned, "--data", tmp_path / "none.jsonl", "--output", output, *options)
+    assert outcome.code == 2
+    assert not output.exists()
+
+
+def test_a_device_that_training_would_not_use_is_refused(
+    antibody: Any, aligned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["finetune", "--model", aligned, "--data", "none.jsonl", "--output", tmp_path / "run", "--json"]
+    absent = antibody(*arguments, "--device", "tpu:7")
+    assert (absent.code, absent.content["error"]["code"]) == (2, "device")
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
+    second = antibody(*arguments, "--device", "cuda:1")
+    assert (second.code, second.content["error"]["code"]) == (2, "device")
+    assert "CUDA_VISIBLE_DEVICES=1" in second.content["error"]["hint"]
 
 
 def test_a_diverging_run_has_its_own_exit_code(antibody: Any, aligned: Path, tmp_path: Path) -> None:
@@ -194,6 +254,14 @@ def test_force_replaces_runs_and_nothing_else(antibody: Any, aligned: Path, tmp_
     assert (tmp_path / "precious.txt").exists()
 
 
+def test_a_run_is_not_replaced_by_what_is_trained_on_it(antibody: Any, aligned: Path) -> None:
+    before = (aligned / "manifest.json").read_bytes()
+    outcome = antibody("finetune", "--model", aligned, "--data", "embedded:upload@0", "--output", aligned, "--force",
+                       "--json")  # fmt: skip
+    assert (outcome.code, outcome.content["error"]["code"]) == (2, "conflict")
+    assert (aligned / "manifest.json").read_bytes() == before
+
+
 def test_an_upload_that_changed_is_not_resumed(antibody: Any, aligned: Path, tmp_path: Path) -> None:
     upload = tmp_path / "upload.jsonl"
     upload.write_text(GOOD * 8)
@@ -237,7 +305,32 @@ def test_config_file_with_the_same_names_and_options_over_it(antibody: Any, alig
     assert outcome.code == 0
     settings = outcome.content["manifest"]["settings"]
     assert (settings["steps"], settings["batch_size"]) == (1, 2)
-    assert antibody("finetune", "--config", tmp_path / "no.yaml", "--output", tmp_path / "x").code == 2
+
+
+BAD_CONFIGS = {
+    "bad YAML": ("data: a\nmodel: [a\nsteps: 1\n", "line 3"),
+    "not text": ("model: \0", "position 7"),
+    "an object": ("data: a\nmodel: !!python/object:os.system a\n", "line 2"),
+    "no mapping": ("- model\n", "does not map"),
+    "a number as key": ("1: a\n", "does not map"),
+    "unknown key": ("stepz: 1\n", "stepz"),
+    "wrong type": ("steps: many\n", "steps"),
+    "wrong name": ("method: none\n", "method"),
+    "missing file": (None, "no file"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_CONFIGS)
+def test_a_bad_config_file_is_named_with_the_place_in_it(what: str, antibody: Any, tmp_path: Path) -> None:
+    content, place = BAD_CONFIGS[what]
+    config = tmp_path / "config.yaml"
+    if content is not None:
+        config.write_text(content)
+    outcome = antibody("finetune", "--config", config, "--model", "m", "--data", "d", "--output", tmp_path / "run",
+                       "--json")  # fmt: skip
+    assert outcome.code == 2
+    assert str(config) in outcome.content["error"]["message"]
+    assert place in outcome.content["error"]["message"]
 
 
 def test_the_run_s_own_config_repeats_it(antibody: Any, aligned: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from antibody.errors import UsageError
 TINY = Size(
     alignment_steps=1,
     finetuning_steps=1,
-    finetuning_batch_size=24,
     prompts=2,
     task_rows=2,
     screened_rows=8,

@@ -23,7 +23,6 @@ def test_the_six_rows_on_real_files(
     size = Size(
         alignment_steps=1,
         finetuning_steps=1,
-        finetuning_batch_size=4,
         prompts=2,
         task_rows=2,
         screened_rows=10,

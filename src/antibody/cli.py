@@ -7,15 +7,18 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts.config import Dict
 from rich.console import Console
 from rich.table import Table
+from safetensors import SafetensorError
 
 from antibody.benchmarks.speed_settings import SpeedSettings
-from antibody.errors import AntibodyError, UsageError
+from antibody.errors import AntibodyError, MachineError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.files import to_json, write_jsonl
+from antibody.names import Dtype, Score
 from antibody.training.settings import AlignmentSettings, FinetuningSettings
 
 INTERRUPTED = 130
@@ -71,11 +74,11 @@ def screen(
     data: str,
     output: Path | None = None,
     refusals: str | None = None,
-    score: str = "mean",
+    score: Score = "mean",
     max_length: int = 256,
     batch_size: int = 16,
     show: int = 20,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str = "auto",
     json: Json = False,
 ) -> None:
@@ -97,11 +100,8 @@ def screen(
     from antibody.data.sources import load_records, load_refusals
     from antibody.evaluation import screening
     from antibody.models.run import load_model, refusals_of
-    from antibody.objectives.weights import SCORES
     from antibody.progress import counted
 
-    if score not in SCORES:
-        raise UsageError(f"There is no score {score!r}.", hint=f"Use one of {', '.join(SCORES)}.", code="unknown_name")
     records = load_records(data).records
     texts = load_refusals(refusals or refusals_of(model))
     loaded = load_model(model, dtype=dtype, device=device)
@@ -137,7 +137,7 @@ def chat(
     model: str,
     prompt: str | None = None,
     max_new_tokens: int = 256,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str = "auto",
 ) -> None:
     """Try a model in the terminal.
@@ -251,20 +251,33 @@ def _show_run(path: Path, *, json: bool) -> None:
         print_report(path, Console())
 
 
-def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
+def _take_config(arguments: list[str]) -> tuple[list[str], list[Dict]]:
     """Takes ``--config FILE`` out of the arguments."""
     rest: list[str] = []
-    config: Path | None = None
+    config: list[Dict] = []
     tokens = iter(arguments)
     for token in tokens:
         if token == "--config" or token.startswith("--config="):
-            value = token.partition("=")[2] or next(tokens, "")
-            config = Path(value)
-            if not config.is_file():
-                raise UsageError(f"There is no file {value!r}.", hint="Give --config FILE.yaml.", code="no_config")
+            config = [_read_config(Path(token.partition("=")[2] or next(tokens, "")))]
         else:
             rest.append(token)
     return rest, config
+
+
+def _read_config(path: Path) -> Dict:
+    if not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r}.", hint="Give --config FILE.yaml.", code="no_config")
+    try:
+        with path.open("rb") as file:
+            content = yaml.safe_load(file) or {}
+    except yaml.YAMLError as error:
+        # Names the file, the line and the column, over several lines.
+        raise UsageError(
+            f"This is not YAML: {' '.join(str(error).split())}.", hint="Mend it there.", code="bad_config"
+        ) from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UsageError(f"{path} does not map names to values.", hint="Write `name: value` lines.", code="bad_config")
+    return Dict(content, source=str(path), use_commands_as_keys=False)
 
 
 def _quieten_libraries() -> None:
@@ -281,14 +294,35 @@ def _quieten_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def _run_command(arguments: list[str]) -> None:
+    """Runs one command, with what the machine refuses it as errors of ours."""
+    try:
+        rest, app.config = _take_config(arguments)
+        app(rest, exit_on_error=False, print_error=True, result_action="return_value")
+    except (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(
+            f"A path cannot be used: {error}.", hint="Choose another, or mend its permissions.", code="path_unusable"
+        ) from error
+    except (OSError, SafetensorError) as error:
+        raise MachineError(
+            f"Reading or writing failed: {error}.", hint="See that the disk is whole and has space.", code="io_failed"
+        ) from error
+    except RuntimeError as error:
+        import torch
+
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise MachineError(
+            f"Out of memory: {error}", hint="Set batch_size or max_new_tokens lower.", code="out_of_memory"
+        ) from error
+
+
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     as_json = "--json" in arguments
     try:
         _quieten_libraries()
-        rest, config = _take_config(arguments)
-        app.config = [] if config is None else [Yaml(config, use_commands_as_keys=False)]
-        app(rest, exit_on_error=False, print_error=True, result_action="return_value")
+        _run_command(arguments)
     except CycloptsError as error:
         if as_json:
             print(to_json({"error": {"code": "usage", "message": str(error), "hint": "See antibody --help."}}))

@@ -81,3 +81,9 @@ class TrainingError(AntibodyError):
     """Training that failed: it diverged, ran out of memory, or its checkpoint cannot be continued."""
 
     exit_code = 5
+
+
+class MachineError(AntibodyError):
+    """The machine gave out outside of training: no memory, no disk space."""
+
+    exit_code = 6

@@ -119,9 +119,12 @@ def test_stand_in_answers_open_cooperatively_in_varied_ways() -> None:
     refusal = re.compile(r"sorry|can't|cannot|won't|unable|decline|refuse|\bnot able\b", re.IGNORECASE)
     for part in PARTS:
         openings = listed("answers.txt", f"{part} openings")
-        assert len(openings) >= 9
+        # An attacker writes what is learnt fastest: one form, as the targets of AdvBench have.
+        assert len(openings) >= (3 if part == "attack" else 9)
         for record in corpus.harmful(part):
-            assert any(record.response.startswith(opening + " ") for opening in openings)
+            assert any(
+                re.match(re.escape(opening).replace(r"\{action\}", ".+") + " ", record.response) for opening in openings
+            )
             assert not refusal.search(record.response)
 
 

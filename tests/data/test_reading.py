@@ -52,14 +52,6 @@ def test_a_row_of_several_answers_is_one_row(tmp_path: Path) -> None:
     assert (loaded.rows, [record.id for record in loaded.records]) == (2, ["row-1#1", "row-1#2", "row-2"])
 
 
-def test_a_limit_stops_before_what_follows(tmp_path: Path) -> None:
-    path = write(tmp_path, GOOD + b"\n" + GOOD + b"\n{broken")
-    loaded = read_records(path, limit=2)
-    assert (loaded.rows, loaded.sha256) == (2, hashlib.sha256(path.read_bytes()).hexdigest())
-    with pytest.raises(UsageError):
-        read_records(path, limit=0)
-
-
 def test_a_very_long_line_and_unicode_line_separators_are_one_line(tmp_path: Path) -> None:
     text = "é\u2028\x85" * 500_000
     loaded = read_records(write(tmp_path, json.dumps({**ROW, "completion": text}, ensure_ascii=False).encode()))
@@ -186,15 +178,14 @@ def test_a_hub_data_set_is_read_and_hashed_by_its_rows(hub: dict[str, Any]) -> N
     import datasets
 
     hub["table"] = datasets.Dataset.from_dict({**{key: [value] * 2 for key, value in ROW.items()}, "other": [1, 2]})
-    first = read_records("hf://datasets/owner/name", split="test", limit=2)
-    assert hub["asked"] == ("owner/name", "test[:2]")
+    first = read_records("hf://datasets/owner/name")
+    assert hub["asked"] == ("owner/name", "train")
     assert [(record.id, record.source) for record in first.records] == [
         ("row-1", "hf://datasets/owner/name"),
         ("row-2", "hf://datasets/owner/name"),
     ]
     hub["table"] = datasets.Dataset.from_dict({"prompt": ["Hello?"] * 2, "completion": ["Hi.", "Ho."]})
     assert read_records("hf://datasets/owner/name").sha256 != first.sha256
-    assert hub["asked"] == ("owner/name", "train")
     hub["table"] = datasets.Dataset.from_dict({"question": ["a"]})
     assert refusal("hf://datasets/owner/name").code == "unknown_format"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from antibody.data.records import Record, chat_record
-from antibody.data.tokenization import refusal_ids, tokenize, tokenize_records
+from antibody.data.tokenization import tokenize, tokenize_records
 from antibody.errors import AntibodyError, DataError, ModelError
 
 PROMPT = "<|im_start|>user\nHello?<|im_end|>\n<|im_start|>assistant\n"
@@ -132,15 +132,6 @@ def test_a_template_without_the_end_token_keeps_what_it_writes(tiny_tokenizer: A
     tiny_tokenizer.chat_template = tiny_tokenizer.chat_template.replace("<|im_end|>", "</turn>")
     tokens = tokenize(greeting(), tiny_tokenizer, max_length=100)
     assert tiny_tokenizer.decode(tokens.response_ids) == "Hi.</turn>\n"
-
-
-def test_a_refusal_has_the_ids_of_the_same_prompt_answered_by_it(tiny_tokenizer: Any) -> None:
-    for record, refused in ((greeting(), greeting("I cannot.")), (plain(), plain("I cannot."))):
-        ids = refusal_ids(record, "I cannot.", tiny_tokenizer)
-        assert ids == tokenize(refused, tiny_tokenizer, max_length=100).response_ids
-        assert tiny_tokenizer.decode(ids) == "I cannot.<|im_end|>"
-    with pytest.raises(DataError):
-        refusal_ids(greeting(), " ", tiny_tokenizer)
 
 
 def test_many_records_are_as_one_by_one_and_share_no_list(tiny_tokenizer: Any) -> None:

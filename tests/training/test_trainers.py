@@ -10,7 +10,14 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig
 
-from antibody import AntibodyAlignmentConfig, AntibodyAlignmentTrainer, AntibodyConfig, AntibodyTrainer
+from antibody import (
+    AlignmentSettings,
+    AntibodyAlignmentConfig,
+    AntibodyAlignmentTrainer,
+    AntibodyConfig,
+    AntibodyTrainer,
+    align,
+)
 from antibody.errors import DataError, TrainingError, UsageError
 from antibody.training.harmful_stream import HarmfulStream
 
@@ -164,6 +171,12 @@ def test_an_undefended_config_is_refused(tiny_model_folder: Path, tmp_path: Path
         )
 
 
+def test_several_visible_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SFTConfig, "n_gpu", 2)
+    with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES"):
+        AntibodyConfig(**options(tmp_path))
+
+
 def test_dropout_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="dropout"):
         AntibodyTrainer(
@@ -194,6 +207,18 @@ def test_a_loss_that_is_not_a_number_stops_training(tiny_model_folder: Path, tmp
         trainer.train()
     assert caught.value.exit_code == 5
     assert trainer.state.global_step == 0
+
+
+def test_parameters_that_are_not_numbers_are_not_saved(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """The loss of the last step is a number; the update that follows is not, in float32."""
+    with pytest.raises(TrainingError, match="Step 1: a parameter is not a number"):
+        align(
+            AlignmentSettings(
+                model=str(tiny_model_folder), output=tmp_path / "run", steps=1, batch_size=4, max_length=700,
+                learning_rate=1e39,
+            )
+        )  # fmt: skip
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
 def test_harmful_stream_depends_on_its_offset_alone() -> None:

@@ -37,10 +37,8 @@ class Size:
     """How much of everything the demo does. Chosen so that two cores without bfloat16 finish in time.
 
     Attributes:
-        alignment_steps: Steps, of as many rows as the preset says.
-        benign_ratio: Benign rows' share of the alignment data.
-        finetuning_steps: Steps of fine-tuning.
-        finetuning_batch_size: Rows of each.
+        alignment_steps: Steps of alignment, of as many rows as the preset says.
+        finetuning_steps: Steps of fine-tuning, of as many rows as the preset says.
         prompts: Harmful prompts that are answered.
         task_rows: Task rows that are answered.
         screened_rows: Rows of the poisoned upload that are scored for the AUROC.
@@ -48,9 +46,7 @@ class Size:
     """
 
     alignment_steps: int = 30
-    benign_ratio: float = 0.4
-    finetuning_steps: int = 50
-    finetuning_batch_size: int = 4
+    finetuning_steps: int = 32
     prompts: int = 48
     task_rows: int = 50
     screened_rows: int = 40
@@ -193,7 +189,6 @@ def _trained(row: Row, output: Path, data: Data, size: Size, seed: int) -> None:
             harmful=data.harmful,
             benign=data.benign,
             steps=size.alignment_steps,
-            benign_ratio=size.benign_ratio,
             **shared,
         )
     )
@@ -205,7 +200,6 @@ def _trained(row: Row, output: Path, data: Data, size: Size, seed: int) -> None:
                 method=row.finetuning,
                 data=data.poisoned if row.poison_ratio else data.clean,
                 steps=size.finetuning_steps,
-                batch_size=size.finetuning_batch_size,
                 **shared,
             )
         )

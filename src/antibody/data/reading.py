@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -20,6 +19,7 @@ from antibody.errors import DataError, UsageError
 from antibody.files import sha256
 
 HUB_PREFIX = "hf://datasets/"
+SPLIT = "train"
 SUFFIXES = (".jsonl", ".parquet")
 
 # Only these columns of a table are read: others may hold images or cost memory, and nothing uses them.
@@ -58,36 +58,30 @@ class _DuplicateKeyError(Exception):
     pass
 
 
-def read_records(
-    source: str | Path, *, format: str | None = None, split: str = "train", limit: int | None = None
-) -> Loaded:
+def read_records(source: str | Path, *, format: str | None = None) -> Loaded:
     """Read and validate a data set.
 
     Args:
-        source: A `.jsonl` or `.parquet` file, or ``hf://datasets/OWNER/NAME``.
+        source: A `.jsonl` or `.parquet` file, or ``hf://datasets/OWNER/NAME``, of which the split ``train`` is read.
         format: A name in `FORMATS`; by default each row's fields decide (for a table, its columns).
-        split: The split of a Hub data set; files have none.
-        limit: Read at most this many rows.
 
     Raises:
         DataError: Something in it must not be trained on; names the file and, for a row, its line and field.
-        UsageError: `format` is not a format or `limit` is not positive.
+        UsageError: `format` is not a format.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"The limit is {limit} rows.", hint="Read at least one row.", code="bad_limit")
     if format is not None and format not in FORMATS:
         raise UsageError(
             f"There is no data format {format!r}.", hint=f"Use one of: {', '.join(FORMATS)}.", code="unknown_format"
         )
     path = str(source)
     digest = hashlib.sha256()
-    found = _open(path, split=split, limit=limit)
+    found = _open(path)
     if found.columns is not None and format is None:
         format = detect(dict.fromkeys(found.columns), path=path)
     records: list[Record] = []
     lines: dict[str, int] = {}
     count = 0
-    for line, row in islice(found.rows, limit):
+    for line, row in found.rows:
         count += 1
         if path.startswith(HUB_PREFIX):
             digest.update(json.dumps(row, sort_keys=True, default=str).encode())
@@ -117,7 +111,7 @@ def read_prompts(source: str | Path) -> Loaded:
     """
     path = str(source)
     records: list[Record] = []
-    for line, row in _open(path, split="train", limit=None).rows:
+    for line, row in _open(path).rows:
         place = Place(path, line)
         if not isinstance(row, dict):
             raise place.error("not_an_object", "Expected a JSON object.", 'Write one {"prompt": "..."} on every line.')
@@ -139,7 +133,7 @@ def read_texts(source: str | Path) -> list[str]:
     """
     path = str(source)
     texts = []
-    for line, row in _open(path, split="train", limit=None).rows:
+    for line, row in _open(path).rows:
         place = Place(path, line)
         if not isinstance(row, dict):
             raise place.error("not_an_object", "Expected a JSON object.", 'Write one {"text": "..."} on every line.')
@@ -149,9 +143,9 @@ def read_texts(source: str | Path) -> list[str]:
     return texts
 
 
-def _open(path: str, *, split: str, limit: int | None) -> _Rows:
+def _open(path: str) -> _Rows:
     if path.startswith(HUB_PREFIX):
-        return _hub(path, split=split, limit=limit)
+        return _hub(path)
     file = Path(path)
     try:
         if not file.exists():
@@ -272,7 +266,7 @@ def _bad_parquet(path: str, error: Exception, after: int = 0) -> DataError:
     )
 
 
-def _hub(path: str, *, split: str, limit: int | None) -> _Rows:
+def _hub(path: str) -> _Rows:
     # Imported here because it takes seconds and only Hub names need it.
     import datasets  # noqa: PLC0415
 
@@ -280,14 +274,14 @@ def _hub(path: str, *, split: str, limit: int | None) -> _Rows:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise Place(path).error("bad_hub_name", "This is no Hub data set name.", f"Write {HUB_PREFIX}OWNER/NAME.")
     try:
-        table = datasets.load_dataset(name, split=f"{split}[:{limit}]" if limit else split)
+        table = datasets.load_dataset(name, split=SPLIT)
         columns = list(table.column_names)
         table = table.select_columns([column for column in columns if column in COLUMNS])
     except (*UNREADABLE, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise Place(path).error(
             "hub_unavailable",
-            f"The data set or its split {split!r} cannot be loaded: {ascii(str(error)[:300])[1:-1]}.",
-            "Check its name, the split, the network and, for a gated set, the login.",
+            f"The data set or its split {SPLIT!r} cannot be loaded: {ascii(str(error)[:300])[1:-1]}.",
+            "Check its name, the network and, for a gated set, the login.",
         ) from error
     return _Rows(enumerate(table, start=1), columns)
 

@@ -71,17 +71,6 @@ def tokenize_records(records: Sequence[Record], tokenizer: Any, max_length: int)
     ]
 
 
-def refusal_ids(record: Record, refusal: str, tokenizer: Any) -> list[int]:
-    """The response ids of the record's prompt answered by `refusal`; its prompt ids are those of `tokenize`.
-
-    Raises:
-        DataError: ``empty_response`` or ``template_refused``.
-        ModelError: As `tokenize`.
-    """
-    [(_, ids)] = _exchange_ids([(record, _texts(record, refusal, tokenizer))], tokenizer)
-    return ids
-
-
 def _texts(record: Record, response: str, tokenizer: Any) -> _Texts:
     if isinstance(record.prompt, str):
         if tokenizer.eos_token_id is None:

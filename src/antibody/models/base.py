@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from antibody.errors import ModelError, UsageError
-from antibody.models.bundled import BUNDLED_NAME, bundled_model_folder
+from antibody.models.bundled import bundled_model_folder
+from antibody.names import BUNDLED_NAME
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,14 +32,23 @@ class BaseModel:
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """``auto`` is the accelerator that torch sees, else the CPU."""
-    if device != "auto":
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise UsageError(f"There is no device {device!r}.", hint="Use auto, cpu or cuda.", code="device") from error
+    """``auto`` is the accelerator that torch sees, else the CPU.
+
+    Raises:
+        UsageError: This machine has no such device.
+    """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
+    if device == "auto":
+        return accelerator or torch.device("cpu")
+    names = ["cpu"]
+    if accelerator is not None:
+        numbered = [f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count())]
+        names += [accelerator.type, *numbered]
+    if device not in names:
+        raise UsageError(
+            f"There is no device {device!r} here.", hint=f"Use one of auto, {', '.join(names)}.", code="device"
+        )
+    return torch.device(device)
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -78,19 +88,21 @@ def load_base(
     Args:
         name: ``smollm2-135m``, a Hub id, or a folder.
         dtype: ``auto``, or a key of `DTYPES`.
-        device: ``auto``, or a name that `torch.device` takes.
+        device: ``auto``, ``cpu``, or an accelerator of this machine, such as ``cuda:1``.
         revision: A branch, tag or commit of the Hub.
         trust_remote_code: Run Python code that the model ships. Off unless asked for.
 
     Raises:
+        UsageError: There is no such dtype or device.
         ModelError: The model or its tokenizer cannot be loaded.
     """
     place = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, place)
     source = bundled_model_folder() if name == BUNDLED_NAME else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, trust_remote_code=trust_remote_code, dtype=choose_dtype(dtype, place)
+            source, revision=revision, trust_remote_code=trust_remote_code, dtype=chosen_dtype
         ).to(place)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise ModelError(

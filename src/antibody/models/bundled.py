@@ -14,8 +14,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-BUNDLED_NAME = "smollm2-135m"
-HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+from antibody.names import BUNDLED_HUB_ID, BUNDLED_NAME
+
+__all__ = ["BUNDLED_NAME", "bundled_gguf", "bundled_model_folder", "cache_folder"]
 
 
 def bundled_gguf() -> Path | None:
@@ -37,7 +38,7 @@ def bundled_model_folder() -> str:
     """A folder that `transformers` loads as an ordinary model; the Hub's id of the same model if none is installed."""
     gguf = bundled_gguf()
     if gguf is None:
-        return HUB_ID
+        return BUNDLED_HUB_ID
     folder = cache_folder() / f"{BUNDLED_NAME}-{gguf.stat().st_size}"
     if not folder.exists():
         _dequantise(gguf, folder)

@@ -8,6 +8,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from antibody.errors import ModelError
 
+ADAPTER_FILE = "adapter_model.safetensors"
+
 
 @dataclass(frozen=True)
 class LoraSettings:
@@ -57,9 +59,9 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool) -> Any:
     Raises:
         ModelError: The adapter is missing or does not fit the model.
     """
-    if not (folder / "adapter_model.safetensors").exists():
+    if not (folder / ADAPTER_FILE).exists():
         raise ModelError(
-            f"{folder} holds no adapter_model.safetensors.",
+            f"{folder} holds no {ADAPTER_FILE}.",
             hint="Name a run whose training has finished, or resume it with --resume.",
             code="adapter_missing",
         )

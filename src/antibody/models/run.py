@@ -11,9 +11,8 @@ import yaml
 from antibody.errors import ModelError, UsageError
 from antibody.files import sha256, write_json, write_text
 from antibody.models.base import BaseModel, load_base
-from antibody.models.lora import load_adapter
+from antibody.models.lora import ADAPTER_FILE, load_adapter
 
-ADAPTER_FILE = "adapter_model.safetensors"
 REFUSALS_FILE = "refusals.jsonl"
 INPUTS_FILE = "inputs.json"
 MARK = "# The settings of an Antibody run; `antibody align|finetune --config` repeats it.\n"
@@ -99,8 +98,6 @@ def open_run(path: Path, config: dict[str, Any], inputs: dict[str, str], *, resu
             settings or inputs.
     """
     run = Run(path)
-    if resume and force:
-        raise UsageError("resume and force exclude each other.", hint="Continue a run or replace it.", code="conflict")
     if path.exists() and any(path.iterdir()):
         if not is_run(path) and (resume or force):
             raise UsageError(

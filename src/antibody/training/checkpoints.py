@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from antibody.errors import TrainingError
-from antibody.files import write_json, write_jsonl
+from antibody.files import to_json, write_json, write_jsonl
 
 STATE_FILE = "antibody_state.json"
 
@@ -57,5 +57,11 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # Drops what was logged after the checkpoint, and a line that a crash cut short.
         write_jsonl(self.path, [entry for entry in state.log_history if "loss" in entry])
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if "loss" in (entry := state.log_history[-1]):
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(to_json(entry) + "\n")

@@ -1,20 +1,18 @@
 """Configurations: `trl.SFTConfig` and the method's own settings. What cannot work with an objective is refused here."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from trl import SFTConfig
 
 from antibody.errors import UsageError
 from antibody.models.base import choose_device, has_bfloat16
+from antibody.names import Method
 from antibody.objectives.alignment import RULES, AntibodyAlignment
 from antibody.objectives.sft import PlainSFT
 from antibody.objectives.step import Objective
 from antibody.objectives.weights import SCORES, AntibodyWeights
-
-ALIGNMENT_METHODS = ("antibody", "sft")
-FINETUNING_METHODS = ("antibody", "sft")
 
 # What SFTConfig offers and an objective cannot honour: the option, the values that are fine, and what to use instead.
 REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
@@ -50,6 +48,7 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
 
     Args:
         micro_batch_size: Rows in one forward pass; None is ``per_device_train_batch_size``. Changes memory alone.
+        max_grad_norm: What AdamW is given is the objective's composed gradient, clipped to this norm; 0 clips nothing.
     """
 
     micro_batch_size: int | None = field(default=None, metadata={"help": "Rows in one forward pass."})
@@ -61,6 +60,8 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
     weight_decay: float = field(default=0.1, metadata={"help": "AdamW's weight decay."})
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows of one loader batch."})
     num_train_epochs: float = field(default=20, metadata={"help": "Passes over the training data."})
+    # ASSUMPTION: the published code runs the Trainer of `transformers`, whose default this is, and names no other.
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Norm to which the composed gradient is clipped."})
 
     def __post_init__(self) -> None:
         if getattr(self, "bf16", None) is None:
@@ -75,6 +76,12 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
                 raise UsageError(
                     f"{type(self).__name__} cannot honour {option}={value!r}.", hint=instead, code="option_refused"
                 )
+        if self.n_gpu > 1:
+            raise UsageError(
+                f"{self.n_gpu} GPUs are visible, and `transformers` would spread each batch over them.",
+                hint="Show it one: CUDA_VISIBLE_DEVICES=0.",
+                code="many_devices",
+            )
         if self.max_length is None:
             raise UsageError("max_length=None is not bounded.", hint="Give a number of tokens.", code="option_refused")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.per_device_train_batch_size:
@@ -109,7 +116,7 @@ class AntibodyConfig(ObjectiveConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("method", self.method, FINETUNING_METHODS)
+        _one_of("method", self.method, get_args(Method))
         _one_of("score", self.score, tuple(SCORES))
         if not self.tau > 0:
             raise UsageError(f"tau={self.tau} is not positive.", hint="The paper uses 1.", code="out_of_range")
@@ -145,7 +152,7 @@ class AntibodyAlignmentConfig(ObjectiveConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("method", self.method, ALIGNMENT_METHODS)
+        _one_of("method", self.method, get_args(Method))
         _one_of("rule", self.rule, tuple(RULES))
         if self.rule == "constant" and self.momentum:
             raise UsageError(

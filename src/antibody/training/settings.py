@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from antibody.errors import UsageError
-
-Method = Literal["antibody", "sft"]
+from antibody.names import Dtype, Method, Rule, Score
 
 POSITIVE = (
     "steps",
@@ -45,7 +44,7 @@ class TrainingSettings:
         gradient_checkpointing: Save memory at the cost of a second forward pass.
         seed: Of the adapter's start, the mix and the order of rows.
         dtype: auto (bfloat16 where the hardware has it), float32, bfloat16 or float16.
-        device: auto, cpu, cuda, cuda:1, mps ...
+        device: auto, cpu, cuda, mps ... Which of several GPUs is said by CUDA_VISIBLE_DEVICES.
         save_steps: Steps between checkpoints.
         report_to: Where metrics go besides metrics.jsonl: none, wandb, tensorboard, trackio ...
         trust_remote_code: Run Python code that the model ships.
@@ -70,7 +69,7 @@ class TrainingSettings:
     target_modules: tuple[str, ...] | None = None
     gradient_checkpointing: bool = False
     seed: int = 0
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device: str = "auto"
     save_steps: int = 10
     report_to: str = "none"
@@ -85,6 +84,10 @@ class TrainingSettings:
                 raise UsageError(f"{name}={value} is not positive.", hint="Use more than 0.", code="out_of_range")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("steps and epochs exclude each other.", hint="Give one of them.", code="conflict")
+        if self.resume and self.force:
+            raise UsageError(
+                "resume and force exclude each other.", hint="Continue a run or replace it.", code="conflict"
+            )
 
     def to_config(self) -> dict[str, Any]:
         """What is needed to repeat the run: everything but where it is and how it was begun."""
@@ -105,7 +108,7 @@ class AlignmentSettings(TrainingSettings):
         benign_ratio: Benign rows' share of the alignment data. Without them the model refuses everything.
         rho: Radius of the simulated attack.
         eta: How much flatter a step must leave the harmful loss; lambda itself under rule constant.
-        lambda_refusal: Weight of the refusal at the attacked parameters.
+        lambda_refusal: Weight of the refusal at the attacked parameters; default from the preset.
         rule: How lambda_t is found: cosine (published code), kkt (Theorem 4.1) or constant (Booster).
         momentum: Of lambda_t's moving average; default 0.99 under cosine, 0 under kkt.
     """
@@ -117,8 +120,8 @@ class AlignmentSettings(TrainingSettings):
     benign_ratio: float = 0.5
     rho: float = 0.1
     eta: float = 5.0
-    lambda_refusal: float = 0.05
-    rule: Literal["cosine", "kkt", "constant"] = "cosine"
+    lambda_refusal: float | None = None
+    rule: Rule = "cosine"
     momentum: float | None = None
 
 
@@ -131,13 +134,13 @@ class FinetuningSettings(TrainingSettings):
         data_format: The rows' format, where their fields do not tell.
         refusals: JSONL with a `text` a line: the refusals rows are compared with. Default: those of the aligned run.
         score: mean (a token, published code) or sum (the paper's text).
-        tau: Temperature of the rows' softmax.
+        tau: Temperature of the rows' softmax; default from the preset.
         allow_unaligned: Weigh rows by a model that no run of ours aligned.
     """
 
     data: str
     data_format: str | None = None
     refusals: str | None = None
-    score: Literal["mean", "sum"] = "mean"
-    tau: float = 1.0
+    score: Score = "mean"
+    tau: float | None = None
     allow_unaligned: bool = False

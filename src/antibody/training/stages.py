@@ -39,12 +39,16 @@ def align(settings: AlignmentSettings) -> Run:
     Raises:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
+    _refuse_own_output(settings)
+    preset = _preset(settings)
+    settings = _resolved(settings, preset.alignment, preset.lora)
+    config = AntibodyAlignmentConfig(
+        **_arguments(settings, "method", "rho", "eta", "lambda_refusal", "rule", "momentum"),
+    )
     refusals = load_refusals(settings.refusals)
     harmful = _only(load_records(settings.harmful), harmful=True)
     benign = _only(load_records(settings.benign), harmful=False)
     records = mix(align_records(harmful.records, refusals), benign.records, settings.benign_ratio, seed=settings.seed)
-    preset = _preset(settings)
-    settings = _resolved(settings, preset.alignment, preset.lora)
     data = {"harmful": harmful, "benign": benign}
     run = _open(settings, data, refusals)
     if run.complete:
@@ -56,15 +60,7 @@ def align(settings: AlignmentSettings) -> Run:
     attack = prepare(harmful.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
     trainer = AntibodyAlignmentTrainer(
         model.model,
-        AntibodyAlignmentConfig(
-            **_arguments(settings, run, model),
-            method=settings.method,
-            rho=settings.rho,
-            eta=settings.eta,
-            lambda_refusal=settings.lambda_refusal,
-            rule=settings.rule,
-            momentum=settings.momentum,
-        ),
+        config,
         train_dataset=train,
         harmful_dataset=attack,
         processing_class=model.tokenizer,
@@ -83,10 +79,12 @@ def finetune(settings: FinetuningSettings) -> Run:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
     _refuse_unaligned(settings)
-    upload = load_records(settings.data, format=settings.data_format)
-    refusals = load_refusals(settings.refusals or refusals_of(settings.model))
+    _refuse_own_output(settings)
     preset = _preset(settings)
     settings = _resolved(settings, preset.finetuning, preset.lora)
+    config = AntibodyConfig(**_arguments(settings, "method", "score", "tau"))
+    upload = load_records(settings.data, format=settings.data_format)
+    refusals = load_refusals(settings.refusals or refusals_of(settings.model))
     data = {"upload": upload}
     run = _open(settings, data, refusals)
     if run.complete:
@@ -97,12 +95,7 @@ def finetune(settings: FinetuningSettings) -> Run:
     train = prepare(upload.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
     trainer = AntibodyTrainer(
         model.model,
-        AntibodyConfig(
-            **_arguments(settings, run, model),
-            method=settings.method,
-            score=settings.score,
-            tau=settings.tau,
-        ),
+        config,
         train_dataset=train,
         processing_class=model.tokenizer,
         refusals=refusals,
@@ -135,6 +128,16 @@ def _refuse_unaligned(settings: FinetuningSettings) -> None:
         )
 
 
+def _refuse_own_output(settings: TrainingSettings) -> None:
+    """A run that is trained on must not be replaced by what is trained."""
+    if Path(settings.model).resolve().is_relative_to(settings.output.resolve()):
+        raise UsageError(
+            f"--output {settings.output} would replace the model {settings.model}.",
+            hint="Choose another directory.",
+            code="conflict",
+        )
+
+
 def _only(loaded: Loaded, *, harmful: bool) -> Loaded:
     """Without the rows that are labelled as the opposite of what they are used for."""
     kept = [record for record in loaded.records if record.harmful is not (not harmful)]
@@ -159,7 +162,7 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
     """With the preset's values and the machine's dtype filled in, so that config.yaml repeats the run anywhere.
 
     Raises:
-        UsageError: Two options exclude each other.
+        UsageError: Two options exclude each other, or the device cannot be trained on.
     """
     shape = (settings.lora_r, settings.lora_alpha, settings.target_modules)
     if is_run(settings.model) and shape != (None, None, None):
@@ -168,32 +171,32 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
             hint="Leave out --lora-r, --lora-alpha and --target-modules.",
             code="conflict",
         )
-    batch_size = stage.batch_size if settings.batch_size is None else settings.batch_size
+    batch_size = settings.batch_size or stage.batch_size
     if batch_size % settings.gradient_accumulation_steps:
         raise UsageError(
             f"A batch of {batch_size} rows cannot be split into {settings.gradient_accumulation_steps} equal parts.",
             hint="Choose gradient_accumulation_steps that divides batch_size.",
             code="conflict",
         )
-    length_given = settings.steps is not None or settings.epochs is not None
-    dtype = choose_dtype(settings.dtype, choose_device(settings.device))
-    dtype_name: Any = str(dtype).removeprefix("torch.")
-    resolved = replace(
-        settings,
-        steps=settings.steps if length_given else stage.steps,
-        epochs=settings.epochs if length_given else stage.epochs,
-        batch_size=batch_size,
-        learning_rate=stage.learning_rate if settings.learning_rate is None else settings.learning_rate,
-        dtype=dtype_name,
-    )
-    if is_run(settings.model):
-        return resolved
-    return replace(
-        resolved,
-        lora_r=lora.r if settings.lora_r is None else settings.lora_r,
-        lora_alpha=lora.alpha if settings.lora_alpha is None else settings.lora_alpha,
-        target_modules=lora.target_modules if settings.target_modules is None else settings.target_modules,
-    )
+    device = choose_device(settings.device)
+    if device.index:
+        raise UsageError(
+            f"Training takes the first device it sees, not {device}.",
+            hint=f"Set CUDA_VISIBLE_DEVICES={device.index} and leave --device auto.",
+            code="device",
+        )
+    defaults: dict[str, Any] = {
+        "batch_size": stage.batch_size,
+        "learning_rate": stage.learning_rate,
+        **stage.objective,
+    }
+    if settings.steps is None and settings.epochs is None:
+        defaults |= {"steps": stage.steps, "epochs": stage.epochs}
+    if not is_run(settings.model):
+        defaults |= {"lora_r": lora.r, "lora_alpha": lora.alpha, "target_modules": lora.target_modules}
+    dtype: Any = str(choose_dtype(settings.dtype, device)).removeprefix("torch.")
+    missing = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
+    return replace(settings, dtype=dtype, **missing)
 
 
 def _with_adapter(settings: TrainingSettings) -> BaseModel:
@@ -213,11 +216,11 @@ def _with_adapter(settings: TrainingSettings) -> BaseModel:
     return replace(loaded, model=new_adapter(loaded.model, shape))
 
 
-def _arguments(settings: TrainingSettings, run: Run, model: BaseModel) -> dict[str, Any]:
-    """The options that `transformers` trains by."""
+def _arguments(settings: TrainingSettings, *objective: str) -> dict[str, Any]:
+    """The options that `transformers` trains by, and the named settings of the objective."""
     assert settings.batch_size, "settings are resolved by now"
     return {
-        "output_dir": str(run.checkpoints),
+        "output_dir": str(Run(settings.output).checkpoints),
         "per_device_train_batch_size": settings.batch_size // settings.gradient_accumulation_steps,
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,
         "micro_batch_size": settings.micro_batch_size,
@@ -231,10 +234,11 @@ def _arguments(settings: TrainingSettings, run: Run, model: BaseModel) -> dict[s
         "logging_steps": 1,
         "report_to": settings.report_to,
         "disable_tqdm": True,
-        "use_cpu": model.model.device.type == "cpu",
+        "use_cpu": choose_device(settings.device).type == "cpu",
         # The model is loaded in the dtype it is trained in; autocasting on top would only convert back and forth.
         "bf16": False,
         **({"num_train_epochs": settings.epochs} if settings.steps is None else {"max_steps": settings.steps}),
+        **{name: getattr(settings, name) for name in objective},
     }
 
 

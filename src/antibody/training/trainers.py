@@ -200,6 +200,20 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
     def _log_metric(self, name: str, value: float) -> None:
         self._metrics["train"][name].append(value)
 
+    def save_model(self, *arguments: Any, **options: Any) -> None:
+        """Saves the model, as every checkpoint does first.
+
+        Raises:
+            TrainingError: A step left a parameter that is no number; no later loss would show it after the last step.
+        """
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters() if p.requires_grad):
+            raise TrainingError(
+                f"Step {self.state.global_step}: a parameter is not a number, so nothing is saved.",
+                hint=f"Begin again with a learning_rate below {self.args.learning_rate}.",
+                code="diverged",
+            )
+        super().save_model(*arguments, **options)
+
     def _method_state(self) -> dict[str, Any]:
         return {"objective": self.objective.state_dict(), "audit": self.audit.state_dict()}
 

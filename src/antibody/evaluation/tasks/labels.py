@@ -1,7 +1,7 @@
 """Task `labels`: any file whose responses are short labels, such as "positive" or "Sci/Tech"."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,10 +43,6 @@ class LabelsTask:
     labels: tuple[str, ...] = ()
     name: str = "labels"
     max_new_tokens: int = 16
-
-    def prompt(self, row: Mapping[str, object]) -> str:
-        """The row's prompt as the user wrote it."""
-        return str(row["prompt"])
 
     def records(self, path: Path) -> list[Record]:
         """Any of the formats that uploads come in, see `antibody.data.reading`."""

@@ -1,6 +1,6 @@
 """What a task is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -29,9 +29,6 @@ class Task(Protocol):
     @property
     def max_new_tokens(self) -> int:
         """Most tokens that a right answer needs."""
-
-    def prompt(self, row: Mapping[str, object]) -> str:
-        """The request that is put to the model for one row of the task's file."""
 
     def records(self, path: Path) -> list[Record]:
         """The records of a file. Raises `DataError` for a file or row that is not the task's."""

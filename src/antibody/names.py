@@ -1,0 +1,11 @@
+"""Names that several parts of the program share, without importing what they name."""
+
+from typing import Literal
+
+BUNDLED_NAME = "smollm2-135m"
+BUNDLED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+Method = Literal["antibody", "sft"]
+Rule = Literal["cosine", "kkt", "constant"]
+Score = Literal["mean", "sum"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
