@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError
 
-from antibody.benchmarks.speed_settings import SpeedSettings
+from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.errors import AntibodyError, MachineError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.files import to_json, write_jsonl
@@ -222,8 +222,8 @@ def demo(
 @app.command
 def speed(settings: Annotated[SpeedSettings, Flat] = DEFAULT_SPEED, *, json: Json = False) -> None:
     """Time both stages against Transformers, TRL and the textbook algorithm, on the same rows."""
-    from antibody.benchmarks.speed import speed as run_speed
-    from antibody.benchmarks.speed_tables import print_speed
+    from antibody.benchmarks.speed.run import speed as run_speed
+    from antibody.benchmarks.speed.tables import print_speed
 
     result = run_speed(settings)
     if json:

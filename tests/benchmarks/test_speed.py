@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from antibody.benchmarks import speed as module
-from antibody.benchmarks.speed import Size, speed
-from antibody.benchmarks.speed_contenders import CONTENDERS, STAGES
-from antibody.benchmarks.speed_end_to_end import end_to_end
-from antibody.benchmarks.speed_settings import SpeedSettings
+from antibody.benchmarks.speed import run as module
+from antibody.benchmarks.speed.contenders import CONTENDERS, STAGES
+from antibody.benchmarks.speed.end_to_end import end_to_end
+from antibody.benchmarks.speed.run import Size, speed
+from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.cli import run
 from antibody.errors import UsageError
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from antibody.benchmarks.speed_contenders import Case, _with_own_adapter, load
-from antibody.benchmarks.speed_floor import (
+from antibody.benchmarks.speed.contenders import Case, _with_own_adapter, load
+from antibody.benchmarks.speed.floor import (
     Positions,
     Weights,
     backward,
@@ -18,7 +18,7 @@ from antibody.benchmarks.speed_floor import (
     step_flops,
     weights_of,
 )
-from antibody.benchmarks.speed_settings import SpeedSettings
+from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.training.presets import PRESETS
 
 ROWS = [

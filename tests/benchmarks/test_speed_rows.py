@@ -2,7 +2,7 @@ import statistics
 
 import pytest
 
-from antibody.benchmarks.speed_rows import WORDS, alignment_rows, finetuning_rows
+from antibody.benchmarks.speed.rows import WORDS, alignment_rows, finetuning_rows
 from antibody.errors import UsageError
 
 

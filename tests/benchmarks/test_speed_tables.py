@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from antibody.benchmarks.speed_tables import markdown, print_speed
+from antibody.benchmarks.speed.tables import markdown, print_speed
 
 
 def case(stage: str, contender: str, seconds: float, peak: float | None) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from antibody.benchmarks.speed_contenders import STAGES, Case, Stage, build, load, rows_of
-from antibody.benchmarks.speed_settings import SpeedSettings
+from antibody.benchmarks.speed.contenders import STAGES, Case, Stage, build, load, rows_of
+from antibody.benchmarks.speed.settings import SpeedSettings
 
 STEPS = 20
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from antibody.benchmarks.speed_contenders import CONTENDERS, STAGES, Case, build, load, rows_of
-from antibody.benchmarks.speed_settings import SpeedSettings
-from antibody.benchmarks.speed_timing import TrainerContestant, interleaved
+from antibody.benchmarks.speed.contenders import CONTENDERS, STAGES, Case, build, load, rows_of
+from antibody.benchmarks.speed.settings import SpeedSettings
+from antibody.benchmarks.speed.timing import TrainerContestant, interleaved
 
 
 class Counting:

@@ -1,6 +1,6 @@
 """A plain TRL script, as someone writes it who has never heard of us: what `antibody finetune` is timed against.
 
-    python speed_trl_script.py --model M --data rows.jsonl --output OUT --steps 100
+    python trl_script.py --model M --data rows.jsonl --output OUT --steps 100
 
 It imports nothing of this package, so that its start-up is TRL's own.
 """

@@ -1,7 +1,7 @@
 """Side-by-side timings: what defended training costs next to undefended training and the textbook algorithm.
 
-`speed_contenders` says who takes part, `speed_rows` on what, `speed_timing` how a step is timed, `speed_memory` how
-much memory it takes, `speed_floor` how fast the device could be.
+`contenders` says who takes part, `rows` on what, `timing` how a step is timed, `memory` how
+much memory it takes, `floor` how fast the device could be.
 """
 
 import importlib.metadata
@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from antibody.benchmarks.speed_contenders import CONTENDERS, STAGES, Case, build, load, rows_of
-from antibody.benchmarks.speed_end_to_end import end_to_end
-from antibody.benchmarks.speed_floor import matmul_rate, step_flops, weights_of
-from antibody.benchmarks.speed_memory import Memory, measure
-from antibody.benchmarks.speed_settings import SpeedSettings
-from antibody.benchmarks.speed_tables import markdown
-from antibody.benchmarks.speed_timing import TrainerContestant, interleaved, synchronize_of
+from antibody.benchmarks.speed.contenders import CONTENDERS, STAGES, Case, build, load, rows_of
+from antibody.benchmarks.speed.end_to_end import end_to_end
+from antibody.benchmarks.speed.floor import matmul_rate, step_flops, weights_of
+from antibody.benchmarks.speed.memory import Memory, measure
+from antibody.benchmarks.speed.settings import SpeedSettings
+from antibody.benchmarks.speed.tables import markdown
+from antibody.benchmarks.speed.timing import TrainerContestant, interleaved, synchronize_of
 from antibody.files import write_json, write_text
 from antibody.models.base import BaseModel
 from antibody.models.run import is_run

@@ -16,9 +16,9 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from antibody.benchmarks.speed_rows import alignment_rows, finetuning_rows
-from antibody.benchmarks.speed_settings import SpeedSettings
-from antibody.benchmarks.speed_textbook import TextbookAlignment, TextbookFinetuning
+from antibody.benchmarks.speed.rows import alignment_rows, finetuning_rows
+from antibody.benchmarks.speed.settings import SpeedSettings
+from antibody.benchmarks.speed.textbook import TextbookAlignment, TextbookFinetuning
 from antibody.data import corpus
 from antibody.data.collation import pad_rows
 from antibody.data.preparation import prepare
@@ -43,7 +43,7 @@ class Case:
 
     Attributes:
         stage: ``finetune`` or ``align``.
-        rows: A kind of rows, as `speed_rows.words_of` takes it.
+        rows: A kind of rows, as `rows.words_of` takes it.
         contender: Who makes the steps.
         batch_size: Rows of a step.
         micro_batch_size: Rows of one of Antibody's forward passes; None is all.

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import torch
 
-from antibody.benchmarks.speed_contenders import Case, build, load, rows_of
-from antibody.benchmarks.speed_settings import SpeedSettings
+from antibody.benchmarks.speed.contenders import Case, build, load, rows_of
+from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.errors import TrainingError
 
 STEPS = 2

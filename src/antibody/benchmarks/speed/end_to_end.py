@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from antibody.benchmarks import speed_trl_script
-from antibody.benchmarks.speed_rows import finetuning_rows
-from antibody.benchmarks.speed_settings import SpeedSettings
+from antibody.benchmarks.speed import trl_script
+from antibody.benchmarks.speed.rows import finetuning_rows
+from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.errors import TrainingError, UsageError
 from antibody.files import write_jsonl
 from antibody.models.base import choose_device, choose_dtype
@@ -84,7 +84,7 @@ def commands(settings: SpeedSettings, folder: str, data: Path, place: Path, batc
     }
     options = [part for name, value in shared.items() for part in (f"--{name}", str(value))]
     options += ["--gradient-checkpointing"] if settings.gradient_checkpointing else []
-    trl = [sys.executable, str(speed_trl_script.__file__), "--model", folder, "--output", str(place / "trl")]
+    trl = [sys.executable, str(trl_script.__file__), "--model", folder, "--output", str(place / "trl")]
     trl += [*options, "--target-modules", *preset.lora.target_modules, *(["--cpu"] if device.type == "cpu" else [])]
     ours = [sys.executable, "-m", "antibody", "finetune", "--model", settings.model, "--output", str(place / "run")]
     ours += [*options, "--device", str(device), "--seed", str(settings.seed), "--allow-unaligned"]
