@@ -354,5 +354,5 @@ def test_parquet_upload(antibody: Any, aligned: Path, tmp_path: Path) -> None:
 def test_help_names_every_command(antibody: Any) -> None:
     outcome = antibody("--help")
     assert outcome.code == 0
-    for command in ("align", "finetune", "evaluate", "screen", "chat", "report", "demo"):
+    for command in ("align", "finetune", "evaluate", "screen", "chat", "report", "demo", "speed"):
         assert command in outcome.out

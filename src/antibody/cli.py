@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError
 
+from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.errors import AntibodyError, MachineError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.files import to_json, write_jsonl
@@ -29,6 +30,7 @@ app = App(
 )
 
 Flat = Parameter(name="*")
+DEFAULT_SPEED = SpeedSettings()
 Json = Annotated[bool, Parameter(help="Print one JSON object on standard output.", negative="")]
 
 
@@ -215,6 +217,21 @@ def demo(
     else:
         print_report(output, Console())
         Console(stderr=True).print(f"Written: {output / 'summary.json'} and {output / 'report.html'}")
+
+
+@app.command
+def speed(settings: Annotated[SpeedSettings, Flat] = DEFAULT_SPEED, *, json: Json = False) -> None:
+    """Time both stages against Transformers, TRL and the textbook algorithm, on the same rows."""
+    from antibody.benchmarks.speed.run import speed as run_speed
+    from antibody.benchmarks.speed.tables import print_speed
+
+    result = run_speed(settings)
+    if json:
+        print(to_json(result))
+        return
+    print_speed(result, Console())
+    if settings.output is not None:
+        Console(stderr=True).print(f"Written: {settings.output / 'speed.json'} and {settings.output / 'speed.md'}")
 
 
 def _ask(console: Console) -> str:
