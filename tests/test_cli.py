@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -349,6 +351,11 @@ def test_parquet_upload(antibody: Any, aligned: Path, tmp_path: Path) -> None:
                        "--batch-size", 4, "--json")  # fmt: skip
     assert outcome.code == 0
     assert outcome.content["manifest"]["data"]["upload"]["rows"] == 4
+
+
+def test_help_waits_for_no_library() -> None:
+    code = "import sys, antibody.cli; sys.exit(bool({'torch', 'transformers', 'datasets'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_help_names_every_command(antibody: Any) -> None:

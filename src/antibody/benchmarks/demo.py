@@ -19,8 +19,8 @@ from antibody.evaluation.results import write_result
 from antibody.evaluation.screening import ScoredRow, score_auroc, screen
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.files import write_json
-from antibody.models.bundled import BUNDLED_NAME
 from antibody.models.run import load_model, refusals_of
+from antibody.names import BUNDLED_NAME
 from antibody.progress import counted
 from antibody.reports import write_report
 from antibody.training.settings import AlignmentSettings, FinetuningSettings

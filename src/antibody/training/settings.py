@@ -1,5 +1,6 @@
 """What a user may choose for each stage. These are the options of the command line, and all of a run's config.yaml."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,18 @@ POSITIVE = (
     "lora_alpha",
     "save_steps",
 )
+
+
+def refuse_not_positive(settings: object, names: Iterable[str]) -> None:
+    """Refuses named options that are given and are 0, less, or not a number.
+
+    Raises:
+        UsageError: ``out_of_range``.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"{name}={value} is not positive.", hint="Use more than 0.", code="out_of_range")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +91,7 @@ class TrainingSettings:
     force: bool = False
 
     def __post_init__(self) -> None:
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name}={value} is not positive.", hint="Use more than 0.", code="out_of_range")
+        refuse_not_positive(self, POSITIVE)
         if self.steps is not None and self.epochs is not None:
             raise UsageError("steps and epochs exclude each other.", hint="Give one of them.", code="conflict")
         if self.resume and self.force:

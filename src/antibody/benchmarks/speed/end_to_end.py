@@ -19,8 +19,9 @@ from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.errors import TrainingError, UsageError
 from antibody.files import write_jsonl
 from antibody.models.base import choose_device, choose_dtype
-from antibody.models.bundled import BUNDLED_NAME, bundled_model_folder
+from antibody.models.bundled import bundled_model_folder
 from antibody.models.run import is_run
+from antibody.names import BUNDLED_NAME
 from antibody.training.presets import preset_for
 
 ROWS = 200

@@ -150,7 +150,10 @@ def _race(
     group: Sequence[Case], loaded: BaseModel, size: Size, settings: SpeedSettings, memory: dict[Case, Memory]
 ) -> list[dict[str, Any]]:
     synchronize = synchronize_of(loaded.model.device)
-    rows = {case: rows_of(case, loaded.tokenizer, size.rounds + 1, settings) for case in group}
+    # Contenders train on the same rows: they are drawn and tokenised once.
+    alike = {(case.stage, case.rows, case.batch_size): case for case in group}
+    drawn = {key: rows_of(case, loaded.tokenizer, size.rounds + 1, settings) for key, case in alike.items()}
+    rows = {case: drawn[case.stage, case.rows, case.batch_size] for case in group}
     rates: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         trainers = [

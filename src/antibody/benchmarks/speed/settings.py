@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from antibody.errors import UsageError
-from antibody.models.bundled import BUNDLED_NAME
+from antibody.names import BUNDLED_NAME, Dtype
+from antibody.training.settings import refuse_not_positive
 
 POSITIVE = ("batch_size", "micro_batch_size", "rounds", "steps", "lora_r", "max_length")
 
@@ -48,15 +48,12 @@ class SpeedSettings:
     gradient_checkpointing: bool = False
     max_length: int = 512
     seed: int = 0
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name}={value} is not positive.", hint="Use more than 0.", code="out_of_range")
+        refuse_not_positive(self, POSITIVE)
         if self.batch_size == 1:
             raise UsageError(
                 "A row alone in its batch has nothing to be weighed against.",
