@@ -13,9 +13,11 @@ WORDS = ["a", "blue cupboard", "please open the door of the red house", "why", "
 CHATS: list[tuple[Message, ...]] = [({"role": "user", "content": text},) for text in WORDS]
 
 
-def one_by_one(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, text: str, steps: int) -> str:
+def one_by_one(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, text: str, steps: int, before: str = ""
+) -> str:
     """Greedy decoding by its definition: argmax of the whole sequence's last logits, no cache, no padding."""
-    ids = tokenizer(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
+    ids = tokenizer(f"{before}<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")["input_ids"]
     length = len(ids)
     for _ in range(steps):
         with torch.no_grad():
@@ -30,6 +32,13 @@ def test_agrees_with_the_definition_of_greedy_decoding(tiny_model, tiny_tokenize
     answers = generate(tiny_model, tiny_tokenizer, CHATS, max_new_tokens=12, batch_size=4)
     assert answers == [one_by_one(tiny_model, tiny_tokenizer, text, 12) for text in WORDS]
     assert len(set(answers)) > 3, "the toy model must tell prompts apart, or this test shows nothing"
+
+
+def test_a_system_prompt_in_common_changes_nothing(tiny_model, tiny_tokenizer):
+    system: Message = {"role": "system", "content": "You speak of doors."}
+    answers = generate(tiny_model, tiny_tokenizer, [(system, *chat) for chat in CHATS], max_new_tokens=12, batch_size=4)
+    before = f"<|im_start|>system\n{system['content']}<|im_end|>\n"
+    assert answers == [one_by_one(tiny_model, tiny_tokenizer, text, 12, before) for text in WORDS]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])

@@ -84,7 +84,7 @@ def test_gradient_checkpointing_gives_the_same_without_a_cache(model: Any) -> No
     model.train()
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable()
-    assert not likelihood._keeps_a_cache(model)
+    assert not likelihood.keeps_a_cache(model)
     found = compared_likelihoods(model, batch(RESPONSES), batch(REFUSALS))
     torch.testing.assert_close(found[0].nll, expected[0].nll)
     torch.testing.assert_close(found[1].nll, expected[1].nll)
@@ -97,7 +97,7 @@ def test_soft_capped_logits_and_sliding_windows_are_kept() -> None:
         num_key_value_heads=1, head_dim=8, sliding_window=4, final_logit_softcapping=0.5, attn_implementation="eager",
     )  # fmt: skip
     model = Gemma2ForCausalLM(config).eval()
-    assert not likelihood._keeps_a_cache(model)
+    assert not likelihood.keeps_a_cache(model)
     found = compared_likelihoods(model, batch(RESPONSES), batch(REFUSALS))
     torch.testing.assert_close(found[0].nll, plain_nll(model, batch(RESPONSES)), atol=1e-4, rtol=0)
     torch.testing.assert_close(found[1].nll, plain_nll(model, batch(REFUSALS)).detach(), atol=1e-4, rtol=0)

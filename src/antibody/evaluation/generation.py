@@ -8,6 +8,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from antibody.data.records import Message
 from antibody.errors import ModelError
+from antibody.objectives.likelihood import SHORTEST_SHARED_PREFIX, keeps_a_cache, prefix_cache
 
 
 def generate(
@@ -21,8 +22,9 @@ def generate(
 ) -> list[str]:
     """Greedy answers to `prompts`, without special tokens and without outer whitespace.
 
-    Prompts are batched by length and padded on the left. In float32 an answer does not depend on what it is batched
-    with; in bfloat16 two nearly equal logits may fall either way when the batch size changes.
+    Prompts are batched by length and padded; what they all begin with, such as a system prompt, is computed once. In
+    float32 an answer does not depend on what it is batched with; in bfloat16 two nearly equal logits may fall either
+    way when the batch size changes.
 
     Args:
         model: A causal language model or a PEFT model around one. Its training flags, generation config and
@@ -50,12 +52,19 @@ def generate(
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             width = len(encoded[batch[0]])
+            shared = _shared([encoded[i] for i in batch]) if keeps_a_cache(model) else 0
             # Padded by hand, so that the tokenizer's own padding side is neither needed nor touched.
-            input_ids = torch.tensor([[pad_id] * (width - len(encoded[i])) + encoded[i] for i in batch])
-            attention_mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in batch])
+            gaps = [width - len(encoded[i]) for i in batch]
+            rows = [
+                [*encoded[i][:shared], *[pad_id] * gap, *encoded[i][shared:]]
+                for i, gap in zip(batch, gaps, strict=True)
+            ]
+            seen = [[1] * shared + [0] * gap + [1] * (width - shared - gap) for gap in gaps]
+            input_ids = torch.tensor(rows).to(model.device)
             output = model.generate(
-                input_ids=input_ids.to(model.device),
-                attention_mask=attention_mask.to(model.device),
+                input_ids=input_ids,
+                attention_mask=torch.tensor(seen).to(model.device),
+                past_key_values=prefix_cache(model, input_ids[:1, :shared], len(batch)) if shared else None,
                 generation_config=config,
             )
             for index, tokens in zip(batch, output[:, width:].tolist(), strict=True):
@@ -65,6 +74,13 @@ def generate(
             if progress is not None:
                 progress(start + len(batch))
     return answers
+
+
+def _shared(prompts: Sequence[list[int]]) -> int:
+    """Number of leading tokens that all prompts share, leaving each its last one; 0 where it does not pay."""
+    shortest = min(len(prompt) for prompt in prompts) - 1
+    length = next((at for at in range(shortest) if len({prompt[at] for prompt in prompts}) > 1), shortest)
+    return length if len(prompts) > 1 and length >= SHORTEST_SHARED_PREFIX else 0
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: tuple[Message, ...] | str) -> list[int]:

@@ -44,7 +44,7 @@ def compared_likelihoods(model: Any, rows: Batch, refusals: Batch) -> tuple[RowL
         rows: As for `model_likelihoods`.
         refusals: The same prompts, row by row, each answered by a refusal.
     """
-    if not _keeps_a_cache(model):
+    if not keeps_a_cache(model):
         # The response first: under autocast, weights cast without a graph would be reused for it.
         compliance = model_likelihoods(model, rows)
         with torch.no_grad():
@@ -58,12 +58,8 @@ def _forward(model: Any, batch: Batch, *, keep_cache: bool) -> tuple[RowLikeliho
     input_ids, targets = batch["input_ids"], batch["labels"][:, 1:]
     # Position t predicts token t + 1; the last position predicts nothing.
     scored = functional.pad(targets != IGNORED, (0, 1))
-    shared = shared_prefix(batch) if _keeps_a_cache(model) else 0
-    cache = None
-    if shared:
-        with _scored_positions(model, torch.zeros_like(scored[:1, :shared])):
-            cache = model(input_ids=input_ids[:1, :shared], use_cache=True).past_key_values
-        cache.batch_repeat_interleave(len(input_ids))
+    shared = shared_prefix(batch) if keeps_a_cache(model) else 0
+    cache = prefix_cache(model, input_ids[:1, :shared], len(input_ids)) if shared else None
     with _scored_positions(model, scored[:, shared:]):
         output = model(
             input_ids=input_ids[:, shared:],
@@ -128,7 +124,15 @@ def shared_prefix(batch: Batch) -> int:
     return length if length >= SHORTEST_SHARED_PREFIX else 0
 
 
-def _keeps_a_cache(model: Any) -> bool:
+def prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
+    """The keys and values of a prefix ``[1, P]``, once for each of so many rows. Gradients flow back through them."""
+    with _scored_positions(model, torch.zeros_like(prefix, dtype=torch.bool)):
+        cache = model(input_ids=prefix, use_cache=True).past_key_values
+    cache.batch_repeat_interleave(rows)
+    return cache
+
+
+def keeps_a_cache(model: Any) -> bool:
     """Whether all keys and values stay at hand: not while activations are recomputed, nor with a sliding window or a
     recurrent state, where a cache holds something else.
     """
