@@ -46,7 +46,7 @@ class Size:
     """
 
     alignment_steps: int = 30
-    finetuning_steps: int = 32
+    finetuning_steps: int = 40
     prompts: int = 48
     task_rows: int = 50
     screened_rows: int = 40
@@ -156,6 +156,7 @@ def _measured(row: Row, output: Path, data: Data, size: Size, seed: int, begun: 
                 task_data=data.task_data,
                 limit=size.prompts,
                 task_limit=size.task_rows,
+                refusal_margin=False,
                 max_new_tokens=size.max_new_tokens,
                 batch_size=size.task_rows,
             )

@@ -68,7 +68,7 @@ def _answer_prompts(
     folder: Path,
 ) -> dict[str, Any]:
     margin = None
-    if all(record.response for record in prompts):
+    if settings.refusal_margin and all(record.response for record in prompts):
         refusals = load_refusals(refusals_of(settings.model))
         rows = screen(model.model, model.tokenizer, prompts, refusals, max_length=settings.max_length)
         margin = refusal_margin(rows)

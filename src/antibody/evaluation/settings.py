@@ -21,6 +21,7 @@ class EvaluationSettings:
         name: Folder of the results on the prompts, evaluation/NAME; the task's is evaluation/task.
         output: Where evaluation/ goes; default the run itself. Needed for a model that is not a run.
         max_new_tokens: Longest answer to a harmful prompt. Published: 512; most verdicts stand in the first sentence.
+        refusal_margin: Score the prompts' given answers against refusals as well, where the prompts have answers.
         max_length: Most tokens of a prompt with its given answer, for the refusal margin.
         batch_size: Prompts decoded together.
         limit: Answer a sample of this many prompts, always the same one. All by default.
@@ -38,6 +39,7 @@ class EvaluationSettings:
     name: str = "harmful"
     output: Path | None = None
     max_new_tokens: int = 64
+    refusal_margin: bool = True
     max_length: int = 512
     batch_size: int = 32
     limit: int | None = None
