@@ -109,11 +109,12 @@ def test_what_the_machine_refuses_is_no_traceback(
         assert (outcome.code, outcome.content["error"]["code"]) == (2, "path_unusable")
         assert str(tmp_path / "file") in outcome.content["error"]["message"]
 
-    failures = {
-        "out_of_memory": torch.OutOfMemoryError("CUDA out of memory."),
-        "io_failed": OSError(errno.ENOSPC, "No space left on device"),
-    }
-    for code, error in failures.items():
+    failures = (
+        ("out_of_memory", torch.OutOfMemoryError("CUDA out of memory.")),
+        ("io_failed", OSError(errno.ENOSPC, "No space left on device")),
+        ("io_failed", _torch_on_a_full_disk()),
+    )
+    for code, error in failures:
         monkeypatch.setattr("antibody.evaluation.generation.generate", Mock(side_effect=error))
         outcome = antibody("chat", "--model", aligned, "--prompt", "Hello!")
         assert outcome.code == 6
@@ -122,6 +123,12 @@ def test_what_the_machine_refuses_is_no_traceback(
     monkeypatch.setattr("antibody.evaluation.generation.generate", Mock(side_effect=RuntimeError("ours")))
     with pytest.raises(RuntimeError, match="ours"):
         antibody("chat", "--model", aligned, "--prompt", "Hello!")
+
+
+def _torch_on_a_full_disk() -> RuntimeError:
+    with pytest.raises(RuntimeError) as raised:
+        torch.save(torch.zeros(1000), "/dev/full")
+    return raised.value
 
 
 @pytest.mark.parametrize(

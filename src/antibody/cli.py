@@ -304,17 +304,24 @@ def _run_command(arguments: list[str]) -> None:
             f"A path cannot be used: {error}.", hint="Choose another, or mend its permissions.", code="path_unusable"
         ) from error
     except (OSError, SafetensorError) as error:
-        raise MachineError(
-            f"Reading or writing failed: {error}.", hint="See that the disk is whole and has space.", code="io_failed"
-        ) from error
+        raise _io_failed(error) from error
     except RuntimeError as error:
         import torch
 
+        # How torch.save says that a disk is full.
+        if "inline_container" in str(error):
+            raise _io_failed(error) from error
         if not isinstance(error, torch.OutOfMemoryError):
             raise
         raise MachineError(
             f"Out of memory: {error}", hint="Set batch_size or max_new_tokens lower.", code="out_of_memory"
         ) from error
+
+
+def _io_failed(error: Exception) -> MachineError:
+    return MachineError(
+        f"Reading or writing failed: {error}.", hint="See that the disk is whole and has space.", code="io_failed"
+    )
 
 
 def run(arguments: list[str]) -> int:

@@ -49,7 +49,7 @@ class Size:
 
 
 # Chosen so that two cores without bfloat16 finish in three minutes.
-QUICK = Size(batch_size=4, rounds=3, seconds=15, kinds=("short", "medium"), memory_kinds=("short",))
+QUICK = Size(batch_size=2, rounds=3, seconds=8, kinds=("short", "medium"), memory_kinds=("short",))
 
 BATCH_SIZES = (4, 8, 16, 32)
 MICRO_BATCH_SIZE = 4
