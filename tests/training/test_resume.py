@@ -56,7 +56,7 @@ def aligned(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("stage", ["align", "finetune"])
-def test_killed_twice_and_resumed(stage: str, tiny_model_folder: Path, aligned: Path, tmp_path: Path) -> None:
+def test_killed_at_every_step_and_resumed(stage: str, tiny_model_folder: Path, aligned: Path, tmp_path: Path) -> None:
     model = tiny_model_folder if stage == "align" else aligned
     whole = aligned
     if stage == "finetune":
@@ -64,8 +64,8 @@ def test_killed_twice_and_resumed(stage: str, tiny_model_folder: Path, aligned: 
         subprocess.run(command(stage, model, whole), check=True, capture_output=True)
     output = tmp_path / "killed"
     arguments = command(stage, model, output)
-    killed_at(arguments, output, 2)
-    killed_at(arguments, output, 5)
+    for step in range(1, STEPS):
+        killed_at(arguments, output, step)
     with (output / "metrics.jsonl").open("a") as file:
         file.write('{"loss": 0.')
     subprocess.run(arguments, check=True, capture_output=True)

@@ -101,7 +101,7 @@ def read_records(source: str | Path, *, format: str | None = None) -> Loaded:
     return Loaded(records, fingerprint, path, count)
 
 
-def read_prompts(source: str | Path) -> Loaded:
+def read_prompts(source: str | Path) -> list[Record]:
     """Read the ``prompt`` of every row, and its ``category`` and ``response`` where there are any.
 
     Rows in a format of `FORMATS` are read as that; only a row without any answer is read as a bare prompt.
@@ -122,7 +122,7 @@ def read_prompts(source: str | Path) -> Loaded:
             records.extend(parse(row, path=path, line=line))
     if not records:
         raise _empty(path)
-    return Loaded(records, sha256(Path(path)), path, len(records))
+    return records
 
 
 def read_texts(source: str | Path) -> list[str]:

@@ -44,13 +44,13 @@ def load_records(source: str, *, format: str | None = None) -> Loaded:
     return _embedded(source) if source.startswith(EMBEDDED) else read_records(source, format=format)
 
 
-def load_prompts(source: str) -> Loaded:
+def load_prompts(source: str) -> list[Record]:
     """Prompts, whose responses are empty where the source has none.
 
     Raises:
         DataError, UsageError: As `load_records`.
     """
-    return _embedded(source) if source.startswith(EMBEDDED) else read_prompts(source)
+    return _embedded(source).records if source.startswith(EMBEDDED) else read_prompts(source)
 
 
 def load_refusals(source: str | Path) -> list[str]:

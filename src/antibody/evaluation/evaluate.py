@@ -110,7 +110,7 @@ def _answer_task(
 
 
 def _prompts(settings: EvaluationSettings) -> list[Record]:
-    return [] if settings.prompts == "none" else _sample(load_prompts(settings.prompts).records, settings.limit)
+    return [] if settings.prompts == "none" else _sample(load_prompts(settings.prompts), settings.limit)
 
 
 def _task(settings: EvaluationSettings) -> tuple[str, list[Record], str] | None:
