@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from antibody.data.reading import read_records, read_texts
+from antibody.data.reading import read_prompts, read_records, read_texts
 from antibody.errors import DataError, UsageError
 
 ROW = {"prompt": "Hello?", "completion": "Hi."}
@@ -188,6 +188,17 @@ def test_a_hub_data_set_is_read_and_hashed_by_its_rows(hub: dict[str, Any]) -> N
     assert read_records("hf://datasets/owner/name").sha256 != first.sha256
     hub["table"] = datasets.Dataset.from_dict({"question": ["a"]})
     assert refusal("hf://datasets/owner/name").code == "unknown_format"
+
+
+def test_prompts_come_from_the_hub_too(hub: dict[str, Any]) -> None:
+    import datasets
+
+    hub["table"] = datasets.Dataset.from_dict({"prompt": ["Hello?", "Why?"], "category": ["a", "b"]})
+    records = read_prompts("hf://datasets/owner/name")
+    assert [(record.request, record.response, record.category) for record in records] == [
+        ("Hello?", "", "a"),
+        ("Why?", "", "b"),
+    ]
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no network"), ValueError("Unknown split"), RuntimeError("script")])
