@@ -14,7 +14,7 @@ from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.cli import run
 from antibody.errors import UsageError
 
-TINY = Size(batch_size=2, rounds=1, kinds=("short",), memory_kinds=())
+TINY = Size(batch_size=2, rounds=1, kinds=("short",))
 
 
 def settings(model: Path, **options: Any) -> SpeedSettings:
@@ -23,7 +23,7 @@ def settings(model: Path, **options: Any) -> SpeedSettings:
 
 def test_every_contender_of_both_stages(tiny_model_folder: Path, tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
     monkeypatch.setattr(module, "QUICK", TINY)
-    options = ["--model", str(tiny_model_folder), "--output", str(tmp_path), "--max-length", "700"]
+    options = ["--model", str(tiny_model_folder), "--output", str(tmp_path), "--max-length", "700", "--no-memory"]
     assert run(["speed", "--quick", "--json", *options]) == 0
     result = json.loads(capfd.readouterr().out)
     assert result["device"] == "cpu"
@@ -48,7 +48,7 @@ def test_every_contender_of_both_stages(tiny_model_folder: Path, tmp_path: Path,
 
 def test_peak_memory_comes_from_processes_of_their_own(tiny_model_folder: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "STAGES", ("align",))
-    size = Size(batch_size=2, rounds=1, kinds=("short",), memory_kinds=("short",))
+    size = Size(batch_size=2, rounds=1, kinds=("short",))
     cases = speed(settings(tiny_model_folder), size)["cases"]
     for case in cases:
         # torch and its friends alone take over 100 MB.
@@ -61,7 +61,7 @@ def test_scaling_changes_one_thing_at_a_time(tiny_model_folder: Path, monkeypatc
     monkeypatch.setattr(module, "MICRO_BATCH_SIZE", 2)
     monkeypatch.setattr(module, "LENGTHS", ("words=5", "words=10"))
     monkeypatch.setattr(module, "RANKS", (2, 4))
-    size = Size(batch_size=2, rounds=1, kinds=(), memory_kinds=())
+    size = Size(batch_size=2, rounds=1, kinds=())
     scaling = speed(settings(tiny_model_folder, scaling=True, memory=False, max_length=900), size)["scaling"]
     assert [case["axis"] for case in scaling[::2]] == [
         f"{stage}: {axis}" for stage in STAGES for axis in ("batch", "batch in micro-batches", "length", "adapter")

@@ -81,3 +81,12 @@ def test_terminal_shows_the_same_cells() -> None:
     for line in PAGE.splitlines():
         if line.startswith("|") and "---" not in line:
             assert all(cell.strip() in printed for cell in line.strip("|").split("|"))
+
+
+def test_a_narrow_terminal_gets_fewer_columns() -> None:
+    stream = io.StringIO()
+    print_speed(RESULT, Console(file=stream, width=80, color_system=None))
+    printed = stream.getvalue()
+    assert "min-max" not in printed
+    assert "x textbook" in printed
+    assert max(len(line) for line in printed.splitlines()) <= 80

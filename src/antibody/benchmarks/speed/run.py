@@ -37,19 +37,17 @@ class Size:
         batch_size: Rows of a step.
         rounds: Timed steps of each contender, at most.
         seconds: No round of one comparison begins after that long.
-        kinds: Kinds of rows that are timed.
-        memory_kinds: Kinds of rows whose memory is measured.
+        kinds: Kinds of rows that are measured.
     """
 
     batch_size: int = 16
     rounds: int = 5
     seconds: float = float("inf")
     kinds: tuple[str, ...] = ("short", "medium", "long")
-    memory_kinds: tuple[str, ...] = ("short", "medium", "long")
 
 
 # Chosen so that two cores without bfloat16 finish in three minutes.
-QUICK = Size(batch_size=2, rounds=3, seconds=8, kinds=("short", "medium"), memory_kinds=("short",))
+QUICK = Size(batch_size=2, rounds=3, seconds=30, kinds=("short",))
 
 BATCH_SIZES = (4, 8, 16, 32)
 MICRO_BATCH_SIZE = 4
@@ -72,12 +70,16 @@ def speed(settings: SpeedSettings, size: Size | None = None) -> dict[str, Any]:
         UsageError, ModelError, TrainingError: The model cannot be loaded, or a contender failed.
     """
     size = size or (QUICK if settings.quick else Size())
-    size = replace(size, batch_size=settings.batch_size or size.batch_size, rounds=settings.rounds or size.rounds)
+    size = replace(
+        size,
+        batch_size=settings.batch_size or size.batch_size,
+        rounds=settings.rounds or size.rounds,
+        kinds=settings.rows or size.kinds,
+    )
     groups = [_contenders(stage, kind, size, settings) for stage in STAGES for kind in size.kinds]
     axes = _scaling(size, settings) if settings.scaling else {}
-    weighed = [case for group in groups for case in group if case.rows in size.memory_kinds]
-    weighed += [case for axis in axes.values() for case in axis if not settings.quick]
-    weighed = list(dict.fromkeys(weighed)) if settings.memory else []
+    all_cases = [case for group in [*groups, *axes.values()] for case in group]
+    weighed = list(dict.fromkeys(all_cases)) if settings.memory else []
 
     total = len(weighed) + len(groups) + len(axes) + (2 * len(size.kinds) if settings.end_to_end else 0)
     with counted("Measuring speed", total) as progress:

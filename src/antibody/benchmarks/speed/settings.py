@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from antibody.errors import UsageError
 from antibody.names import BUNDLED_NAME, Dtype
 from antibody.training.settings import refuse_not_positive
+
+Rows = Literal["short", "medium", "long"]
 
 POSITIVE = ("batch_size", "micro_batch_size", "rounds", "steps", "lora_r", "max_length")
 
@@ -17,12 +20,13 @@ class SpeedSettings:
     Attributes:
         model: smollm2-135m, a Hub id, a local folder, or the directory of a run.
         output: Directory for speed.json and speed.md.
-        quick: Small batches, few rounds, no long responses: the command works, but says less.
+        rows: Kinds of rows: short, medium, long; default all three, or short when quick.
+        quick: Small batches and few rounds: the command works, but says less.
         scaling: Also measure how Antibody's cost grows with batch, length and trainable parameters.
         end_to_end: Also time `antibody finetune` against a TRL script as whole processes.
         steps: Steps of each whole process.
         memory: Measure each contender's peak memory in a process of its own.
-        batch_size: Rows of a step; default 16, or 4 when quick.
+        batch_size: Rows of a step; default 16, or 2 when quick.
         micro_batch_size: Rows in one of Antibody's forward passes; default the whole batch.
         rounds: Timed steps of each contender after the one that warms up; default 5, or at most 3 when quick.
         lora_r: Rank of the adapter; default from the model's preset.
@@ -36,6 +40,7 @@ class SpeedSettings:
 
     model: str = BUNDLED_NAME
     output: Path | None = None
+    rows: tuple[Rows, ...] | None = None
     quick: bool = False
     scaling: bool = False
     end_to_end: bool = False

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -12,6 +13,11 @@ NOTE = (
     "Seconds are medians of interleaved steps, optimiser included. The floor is the arithmetic that the step needs, "
     "what rows share counted once, over the matmul rate measured beside it."
 )
+
+
+# Left out of a terminal that is too narrow for all.
+SPARE = {"min-max", "tokens/s", "MB x trl"}
+WIDE = 120
 
 
 class Sheet(NamedTuple):
@@ -37,11 +43,12 @@ def sheets(result: Row) -> list[Sheet]:
 def print_speed(result: Row, console: Console) -> None:
     """Prints all tables."""
     for sheet in sheets(result):
-        table = Table(title=sheet.title, title_justify="left")
-        for index, column in enumerate(sheet.columns):
-            table.add_column(column, justify="left" if index < sheet.labels else "right", overflow="fold")
+        table = Table(title=sheet.title, title_justify="left", box=box.SIMPLE_HEAD)
+        shown = [i for i, column in enumerate(sheet.columns) if console.width >= WIDE or column not in SPARE]
+        for index in shown:
+            table.add_column(sheet.columns[index], justify="left" if index < sheet.labels else "right", overflow="fold")
         for row in sheet.rows:
-            table.add_row(*row)
+            table.add_row(*(row[index] for index in shown))
         console.print(table)
     console.print(NOTE, style="dim")
 
