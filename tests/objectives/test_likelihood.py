@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from antibody.data.collation import pad_rows
@@ -115,6 +116,31 @@ def test_soft_capped_logits_and_sliding_windows_are_kept() -> None:
 )
 def test_shared_prefix(prompts: list[list[int]], expected: int) -> None:
     assert shared_prefix(batch(RESPONSES[: len(prompts)], prompts)) == expected
+
+
+def test_no_tensor_holds_logits_of_positions_that_are_not_scored(model: Any) -> None:
+    class WidestLogits(TorchDispatchMode):
+        rows = 0
+
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = operation(*args, **(kwargs or {}))
+            for tensor in made if isinstance(made, tuple) else (made,):
+                # The head's weight is transposed.
+                is_logits = isinstance(tensor, Tensor) and tensor.shape[-1:] == (model.config.vocab_size,)
+                if is_logits and operation is not torch.ops.aten.t.default:
+                    self.rows = max(self.rows, tensor.numel() // model.config.vocab_size)
+            return made
+
+    # Longer prompts and more of them, the same number of response tokens.
+    for prompts, responses in [
+        (PROMPTS, RESPONSES),
+        ([[*prompt, *range(100, 160)] for prompt in PROMPTS * 2], [r[: len(r) // 2] for r in RESPONSES * 2]),
+    ]:
+        rows = batch(responses, prompts)
+        scored = int((rows["labels"] != IGNORED).sum())
+        with WidestLogits() as widest:
+            model_likelihoods(model, rows).nll.sum().backward()
+        assert widest.rows == scored
 
 
 def test_the_hook_is_gone_afterwards(model: Any) -> None:
