@@ -77,6 +77,6 @@ def test_force_replaces_a_demo_and_nothing_else(tiny: Any, tmp_path: Path) -> No
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="exclude each other"):
         tiny(tmp_path, resume=True, force=True)
-    with pytest.raises(UsageError, match="not a demo"):
+    with pytest.raises(UsageError, match="holds something else"):
         tiny(tmp_path, force=True)
     assert (tmp_path / "mine.txt").exists()

@@ -4,9 +4,12 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from antibody.errors import UsageError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -36,6 +39,32 @@ def write_json(path: Path, content: object) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:
     write_text(path, "".join(to_json(row) + "\n" for row in rows))
+
+
+def claim_directory(path: Path, *, ours: bool, resume: bool, force: bool) -> None:
+    """Leaves a directory that may be written to: a new one, one to go on with, or none where the old one was removed.
+
+    Args:
+        path: The directory.
+        ours: Whether what is in it was made by the same command.
+        resume: Go on with it.
+        force: Remove it.
+
+    Raises:
+        UsageError: There is something in it that is not ours, or neither option was given.
+    """
+    if not path.exists() or not any(path.iterdir()):
+        return
+    if not ours:
+        raise UsageError(
+            f"{path} holds something else, so nothing in it is touched.", hint="Choose another.", code="not_a_run"
+        )
+    if force:
+        shutil.rmtree(path)
+    elif not resume:
+        raise UsageError(
+            f"{path} already exists.", hint="Use --resume to continue it or --force to replace it.", code="run_exists"
+        )
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,6 @@ demo goes on where it stopped.
 
 import json
 import math
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from antibody.evaluation.evaluate import evaluate
 from antibody.evaluation.results import write_result
 from antibody.evaluation.screening import ScoredRow, score_auroc, screen
 from antibody.evaluation.settings import EvaluationSettings
-from antibody.files import write_json
+from antibody.files import claim_directory, write_json
 from antibody.models.run import load_model, refusals_of
 from antibody.names import BUNDLED_NAME
 from antibody.progress import counted
@@ -254,29 +253,16 @@ def _claim(output: Path, settings: dict[str, Any], *, resume: bool, force: bool)
     """Makes the directory, or checks that the demo in it is this one."""
     if resume and force:
         raise UsageError("resume and force exclude each other.", hint="Continue a demo or replace it.", code="conflict")
-    if output.exists() and any(output.iterdir()):
-        begun = output / PROGRESS_FILE
-        if not begun.exists():
-            raise UsageError(
-                f"{output} is not a demo, so nothing in it is touched.", hint="Choose another.", code="not_a_run"
-            )
-        if force:
-            shutil.rmtree(output)
-        elif not resume:
-            raise UsageError(
-                f"{output} already exists.",
-                hint="Use --resume to continue it or --force to replace it.",
-                code="run_exists",
-            )
-        elif json.loads(begun.read_text(encoding="utf-8"))["settings"] != settings:
-            raise UsageError(
-                f"{output} was begun with another seed, size or data.",
-                hint="Continue it as it was begun, or use --force.",
-                code="resume_settings_differ",
-            )
-        else:
-            return
-    write_json(output / PROGRESS_FILE, {"seconds": 0.0, "settings": settings})
+    begun = output / PROGRESS_FILE
+    claim_directory(output, ours=begun.exists(), resume=resume, force=force)
+    if not begun.exists():
+        write_json(begun, {"seconds": 0.0, "settings": settings})
+    elif json.loads(begun.read_text(encoding="utf-8"))["settings"] != settings:
+        raise UsageError(
+            f"{output} was begun with another seed, size or data.",
+            hint="Continue it as it was begun, or use --force.",
+            code="resume_settings_differ",
+        )
 
 
 def _seconds_so_far(output: Path) -> float:

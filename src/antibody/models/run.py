@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from antibody.errors import ModelError, UsageError
-from antibody.files import sha256, write_json, write_text
+from antibody.files import claim_directory, sha256, write_json, write_text
 from antibody.models.base import BaseModel, load_base
 from antibody.models.lora import ADAPTER_FILE, load_adapter
 
@@ -98,19 +98,7 @@ def open_run(path: Path, config: dict[str, Any], inputs: dict[str, str], *, resu
             settings or inputs.
     """
     run = Run(path)
-    if path.exists() and any(path.iterdir()):
-        if not is_run(path) and (resume or force):
-            raise UsageError(
-                f"{path} is not a run directory, so nothing in it is touched.", hint="Choose another.", code="not_a_run"
-            )
-        if force:
-            shutil.rmtree(path)
-        elif not resume:
-            raise UsageError(
-                f"{path} already exists.",
-                hint="Use --resume to continue it or --force to replace it.",
-                code="run_exists",
-            )
+    claim_directory(path, ours=is_run(path), resume=resume, force=force)
     if is_run(path):
         _refuse_changes(path, "settings", run.config(), config)
         _refuse_changes(path, "inputs", json.loads((path / INPUTS_FILE).read_text(encoding="utf-8")), inputs)
