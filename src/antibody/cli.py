@@ -76,7 +76,7 @@ def screen(
     refusals: str | None = None,
     score: Score = "mean",
     max_length: int = 256,
-    batch_size: int = 16,
+    batch_size: int = 32,
     show: int = 20,
     dtype: Dtype = "auto",
     device: str = "auto",

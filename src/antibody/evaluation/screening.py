@@ -37,7 +37,7 @@ def screen(
     *,
     score: str = "mean",
     max_length: int = 256,
-    batch_size: int = 16,
+    batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> list[ScoredRow]:
     """Scores every record against a refusal of the same prompt, taken in turn, as fine-tuning does.
@@ -59,8 +59,9 @@ def screen(
         DataError: A record leaves nothing to score.
     """
     rows = list(prepare(records, tokenizer, max_length=max_length, refusals=refusals))
-    # Rows of one length together: less of a batch is padding. The order of the answer is the records'.
-    rows.sort(key=lambda row: len(row["prompt_ids"]) + len(row["response_ids"]))
+    # Like lengths together: less of a batch is padding. The refusal first, because it is padded after every row's
+    # prompt. The order of the answer is the records'.
+    rows.sort(key=lambda row: (len(row["refusal_ids"]), len(row["prompt_ids"]) + len(row["response_ids"])))
     collate = PairedCollator(tokenizer.pad_token_id)
     scores = [0.0] * len(rows)
     training = model.training
