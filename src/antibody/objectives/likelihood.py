@@ -55,15 +55,15 @@ def compared_likelihoods(model: Any, rows: Batch, refusals: Batch) -> tuple[RowL
 
 
 def _forward(model: Any, batch: Batch, *, keep_cache: bool) -> tuple[RowLikelihoods, Any]:
-    input_ids, targets = batch["input_ids"], batch["labels"][:, 1:]
-    # Position t predicts token t + 1; the last position predicts nothing.
-    scored = functional.pad(targets != IGNORED, (0, 1))
+    # Position t predicts token t + 1. The last position predicts nothing and is not fed.
+    input_ids, targets = batch["input_ids"][:, :-1], batch["labels"][:, 1:]
+    scored = targets != IGNORED
     shared = shared_prefix(batch) if keeps_a_cache(model) else 0
     cache = prefix_cache(model, input_ids[:1, :shared], len(input_ids)) if shared else None
     with _scored_positions(model, scored[:, shared:]):
         output = model(
             input_ids=input_ids[:, shared:],
-            attention_mask=batch["attention_mask"],
+            attention_mask=batch["attention_mask"][:, :-1],
             past_key_values=cache,
             use_cache=keep_cache or cache is not None,
         )
@@ -71,22 +71,22 @@ def _forward(model: Any, batch: Batch, *, keep_cache: bool) -> tuple[RowLikeliho
 
 
 def _refusals_on_cache(model: Any, rows: Batch, refusals: Batch, cache: Any) -> RowLikelihoods:
-    """Feeds each row its last prompt token and the refusal; of the cache it sees the prompt before that token."""
+    """Feeds each row its last prompt token and the refusal but for its last; of the cache it sees the prompt before that token."""
     for layer in cache.layers:
         layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
     answers = refusals["labels"] != IGNORED
-    width = int(answers.sum(dim=1).max()) + 1
+    width = int(answers.sum(dim=1).max())
     # The first response position, which is also the prompt's length.
     prompt_length = answers.long().argmax(dim=1)
     positions = prompt_length.unsqueeze(1) - 1 + torch.arange(width, device=answers.device)
-    inside = positions < refusals["labels"].shape[1]
-    taken = positions.clamp(max=refusals["labels"].shape[1] - 1)
-    targets = refusals["labels"].gather(1, taken).masked_fill(~inside, IGNORED)[:, 1:]
-    columns = torch.arange(rows["labels"].shape[1], device=answers.device)
+    last = refusals["labels"].shape[1] - 1
+    inside = positions < last
+    targets = refusals["labels"].gather(1, (positions + 1).clamp(max=last)).masked_fill(~inside, IGNORED)
+    taken = positions.clamp(max=last)
+    columns = torch.arange(rows["labels"].shape[1] - 1, device=answers.device)
     earlier = (columns < prompt_length.unsqueeze(1) - 1).long()
     present = (refusals["attention_mask"].gather(1, taken) * inside).long()
-    scored = functional.pad(targets != IGNORED, (0, 1))
-    with _scored_positions(model, scored):
+    with _scored_positions(model, targets != IGNORED):
         logits = model(
             input_ids=refusals["input_ids"].gather(1, taken),
             attention_mask=torch.cat([earlier, present], dim=1),
