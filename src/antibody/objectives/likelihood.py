@@ -71,7 +71,7 @@ def _forward(model: Any, batch: Batch, *, keep_cache: bool) -> tuple[RowLikeliho
 
 
 def _refusals_on_cache(model: Any, rows: Batch, refusals: Batch, cache: Any) -> RowLikelihoods:
-    """Feeds each row its last prompt token and the refusal but for its last; of the cache it sees the prompt before that token."""
+    """Feeds each row its last prompt token and all but the last of its refusal; of the cache, only the prompt before."""
     for layer in cache.layers:
         layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
     answers = refusals["labels"] != IGNORED
