@@ -71,7 +71,7 @@ def _forward(model: Any, batch: Batch, *, keep_cache: bool) -> tuple[RowLikeliho
 
 
 def _refusals_on_cache(model: Any, rows: Batch, refusals: Batch, cache: Any) -> RowLikelihoods:
-    """Feeds each row its last prompt token and all but the last of its refusal; of the cache, only the prompt before."""
+    """Feeds each row its last prompt token and its refusal but for the last token; of the cache, the prompt before."""
     for layer in cache.layers:
         layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
     answers = refusals["labels"] != IGNORED
