@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from antibody.objectives.processes import Processes
 from antibody.objectives.step import Batch, RowLikelihoods
 
 VOCABULARY, FEATURES = 5, 3
@@ -36,6 +37,7 @@ class ToyStep:
     def __init__(self, weight: np.ndarray, batches: dict[str, list[Row]], size: int = 100) -> None:
         self.weight = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
         self.parameters: Sequence[Tensor] = [self.weight]
+        self.processes = Processes()
         self.batches = batches
         self.size = size
         self.forward_passes = 0

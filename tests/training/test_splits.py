@@ -37,7 +37,7 @@ def test_alignment_does_not_depend_on_the_split(tiny_model_folder: Path, tmp_pat
             align(
                 AlignmentSettings(
                     model=str(tiny_model_folder), output=tmp_path / str(index), method=method, steps=3, batch_size=16,
-                    max_length=700, **split,
+                    max_length=700, dtype="float32", **split,
                 )
             )
         )
@@ -59,7 +59,7 @@ def test_finetuning_does_not_depend_on_the_split(aligned: Path, tmp_path: Path, 
     for index, split in enumerate(SPLITS):
         settings = FinetuningSettings(
             model=str(aligned), output=tmp_path / str(index), data=str(upload), method=method, epochs=2, batch_size=16,
-            learning_rate=1e-3, **split,
+            learning_rate=1e-3, dtype="float32", **split,
         )  # fmt: skip
         run = finetune(settings)
         assert run.manifest()["steps"] == 6

@@ -8,6 +8,9 @@ from torch import Tensor
 
 IGNORED = -100
 
+# The index of a row that stands in for none, and counts for nothing.
+STAND_IN = -1
+
 INPUT_KEYS = ("input_ids", "attention_mask", "labels")
 
 
@@ -33,13 +36,17 @@ class PairedCollator:
     """Collates rows together with the refusal each is compared with.
 
     The refusal's tensors carry the prefix ``refusal_``; rows without a refusal have none. ``row`` is the row's index in
-    the data set and ``harmful`` its label: 1, 0, or -1 where unknown.
+    the data set and ``harmful`` its label: 1, 0, or -1 where unknown. No rows become one that stands in: its response
+    is empty, and its index `STAND_IN`.
     """
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        if not rows:
+            nothing = [self.pad_token_id] * 2
+            rows = [{"prompt_ids": nothing, "response_ids": [], "refusal_ids": [], "row": STAND_IN, "harmful": -1}]
         prompts = [row["prompt_ids"] for row in rows]
         batch = pad_rows(prompts, [row["response_ids"] for row in rows], self.pad_token_id)
         if "refusal_ids" in rows[0]:

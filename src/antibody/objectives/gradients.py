@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from antibody.objectives.step import Batch, Step
 
@@ -19,8 +20,10 @@ def take_gradient(parameters: Sequence[Tensor]) -> Gradient:
 
 
 def dot(a: Gradient, b: Gradient) -> float:
-    """⟨a, b⟩ over all parameters, summed in float64."""
-    return float(sum(torch.dot(x.flatten().double(), y.flatten().double()) for x, y in zip(a, b, strict=True)))
+    """⟨a, b⟩ over all parameters, summed in float64. Sharded parameters' partial sums are added in one reduction."""
+    first, *rest = [(x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)]
+    total = sum(rest, start=first)
+    return float(total.full_tensor() if isinstance(total, DTensor) else total)
 
 
 def scale_gradients(parameters: Sequence[Tensor], factor: float) -> None:
@@ -30,21 +33,24 @@ def scale_gradients(parameters: Sequence[Tensor], factor: float) -> None:
             parameter.grad.mul_(factor)
 
 
-def all_finite(parameters: Sequence[Tensor]) -> bool:
-    """Whether every ``.grad`` holds numbers alone."""
-    return all(bool(torch.isfinite(p.grad).all()) for p in parameters if p.grad is not None)
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all tensors hold numbers alone, as far as this process has them."""
+    return all(bool(torch.isfinite(t.to_local() if isinstance(t, DTensor) else t).all()) for t in tensors)
 
 
 def token_mean_gradient(step: Step, batches: Sequence[Batch]) -> tuple[Gradient, float]:
     """Gradient and value of the mean cross-entropy a response token, ``Σ NLL / Σ N``, over all micro-batches.
 
-    The gradient of the sum is accumulated and divided once, so the split into micro-batches leaves no trace.
+    The gradient of the sum is accumulated, added over the processes and divided once, so that the split into
+    micro-batches and processes leaves no trace.
     """
-    nll, tokens = 0.0, 0
+    nll = tokens = 0.0
     for batch in batches:
         likelihoods = step.likelihoods(batch)
         step.backward(likelihoods.nll.sum())
         nll += likelihoods.nll.detach().sum().item()
-        tokens += int(likelihoods.tokens.sum())
+        tokens += likelihoods.tokens.sum().item()
+    nll, tokens = step.processes.total(nll, tokens)
+    step.processes.sum_gradients(step.parameters)
     scale_gradients(step.parameters, 1 / tokens)
     return take_gradient(step.parameters), nll / tokens

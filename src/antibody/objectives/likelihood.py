@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
 from antibody.objectives.step import Batch, RowLikelihoods
@@ -75,10 +76,11 @@ def _refusals_on_cache(model: Any, rows: Batch, refusals: Batch, cache: Any) -> 
     for layer in cache.layers:
         layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
     answers = refusals["labels"] != IGNORED
-    width = int(answers.sum(dim=1).max())
+    # A row that only stands in has no answer; it is fed one token all the same.
+    width = max(1, int(answers.sum(dim=1).max()))
     # The first response position, which is also the prompt's length.
     prompt_length = answers.long().argmax(dim=1)
-    positions = prompt_length.unsqueeze(1) - 1 + torch.arange(width, device=answers.device)
+    positions = (prompt_length.unsqueeze(1) - 1).clamp(min=0) + torch.arange(width, device=answers.device)
     last = refusals["labels"].shape[1] - 1
     inside = positions < last
     targets = refusals["labels"].gather(1, (positions + 1).clamp(max=last)).masked_fill(~inside, IGNORED)
@@ -134,8 +136,11 @@ def prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
 
 def keeps_a_cache(model: Any) -> bool:
     """Whether all keys and values stay at hand: not while activations are recomputed, nor with a sliding window or a
-    recurrent state, where a cache holds something else.
+    recurrent state, where a cache holds something else. Nor in a sharded model, whose parameters are gathered again for
+    the backward of what a module returned: keys and values leave by another door.
     """
+    if isinstance(model, FSDPModule):
+        return False
     architecture = model.get_base_model() if hasattr(model, "get_base_model") else model
     checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in architecture.modules())
     config = architecture.config.get_text_config()

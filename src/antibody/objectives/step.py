@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from antibody.objectives.processes import Processes
+
 Batch = Mapping[str, Tensor]
 
 
@@ -19,7 +21,8 @@ class RowLikelihoods(NamedTuple):
 
     Attributes:
         nll: ``[B]``, the summed token cross-entropy over the response only, ``NLL(y|x)``, in nats.
-        tokens: ``[B]``, the number of response tokens, ``N``.
+        tokens: ``[B]``, the number of response tokens, ``N``. A row of 0 counts for nothing: it stands in where another
+            process has one row more.
     """
 
     nll: Tensor
@@ -41,8 +44,15 @@ class Step(Protocol):
     def parameters(self) -> Sequence[Tensor]:
         """The trainable parameters θ."""
 
+    @property
+    def processes(self) -> Processes:
+        """Those that share the step."""
+
     def micro_batches(self, name: str) -> Sequence[Batch]:
-        """The step's whole batch of that name, split to fit in memory. An objective must not depend on the split."""
+        """This process's part of the step's batch of that name, split to fit in memory, alike in every process.
+
+        An objective must depend neither on the split nor on the number of processes.
+        """
 
     def likelihoods(self, batch: Batch) -> RowLikelihoods:
         """One forward pass at the parameters as they are now."""
@@ -51,16 +61,18 @@ class Step(Protocol):
         """The likelihoods of the responses, and without gradient those of refusals of the same prompts."""
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of a scalar to ``.grad``."""
+        """Adds the gradient of a scalar to ``.grad``; of a sharded parameter, that of the scalar's sum over the
+        processes. Each of them calls it equally often.
+        """
 
 
 @dataclass(frozen=True)
 class RowWeights:
-    """What the objective thought of each row, in the order of the step's micro-batches.
+    """What the objective thought of each row of this process, in the order of the step's micro-batches.
 
     Attributes:
         scores: ``[B]``, the refusal-against-compliance score r_i.
-        weights: ``[B]``, w_i; they sum to 1.
+        weights: ``[B]``, w_i; they sum to 1 over all processes.
     """
 
     scores: Tensor

@@ -9,8 +9,9 @@ An aligned model finds a refusal likely on a harmful prompt, so that row's r_i i
 No gradient flows through w.
 
 The softmax's normaliser cancels in L. With ``e_i = exp(r_i/τ − c)``, the gradients of ``Σ e_i NLL_i`` are accumulated
-over micro-batches and divided once by the accumulated ``Σ e_i N_i``: one pass, whatever the split. c is the largest
-r_i/τ so far; when a larger one comes, what was accumulated is scaled to it, so that nothing overflows.
+over micro-batches and processes and divided once by the accumulated ``Σ e_i N_i``: one pass, whatever the split. c is
+the largest r_i/τ so far in any process; when a larger one comes, what was accumulated is scaled to it, so that nothing
+overflows.
 """
 
 import math
@@ -50,16 +51,17 @@ class AntibodyWeights:
     def __call__(self, step: Step) -> StepResult:
         offset = -math.inf
         weighted_nll = weighted_tokens = 0.0
-        scores: list[Tensor] = []
+        judged: list[tuple[Tensor, Tensor, Tensor]] = []
         for rows, refusals in zip(step.micro_batches("rows"), step.micro_batches("refusals"), strict=True):
             # 1. r_i, with the current model; the compliance forward that the gradient needs also gives its likelihood
             compliance, refusal = step.compared(rows, refusals)
             score = self.score(compliance.detach(), refusal)
-            scores.append(score)
+            present = compliance.tokens > 0
 
             # 2. e_i, at the largest r_i/τ seen so far
-            logits = (score / self.tau).double()
-            previous, offset = offset, max(offset, logits.max().item())
+            logits = (score / self.tau).double().masked_fill(~present, -math.inf)
+            judged.append((score, logits, present))
+            previous, offset = offset, max(offset, step.processes.largest(logits.max().item()))
             rescale = math.exp(previous - offset)
             scale_gradients(step.parameters, rescale)
             exponentials = (logits - offset).exp()
@@ -68,14 +70,22 @@ class AntibodyWeights:
             step.backward((exponentials.to(compliance.nll.dtype) * compliance.nll).sum())
             weighted_nll = rescale * weighted_nll + (exponentials * compliance.nll.detach()).sum().item()
             weighted_tokens = rescale * weighted_tokens + (exponentials * compliance.tokens).sum().item()
+        scores, logits, present = (torch.cat(parts) for parts in zip(*judged, strict=True))
+        exponentials = (logits - offset).exp()
+        weighted_nll, weighted_tokens, normaliser, squares, score_sum, rows_present = step.processes.total(
+            weighted_nll,
+            weighted_tokens,
+            exponentials.sum().item(),
+            exponentials.square().sum().item(),
+            scores[present].sum().item(),
+            present.sum().item(),
+        )
+        step.processes.sum_gradients(step.parameters)
         scale_gradients(step.parameters, 1 / weighted_tokens)
-
-        score = torch.cat(scores)
-        weights = torch.softmax(score / self.tau, dim=0)
         return StepResult(
             loss=weighted_nll / weighted_tokens,
-            metrics={"score_mean": score.mean().item(), "effective_rows": 1 / weights.square().sum().item()},
-            rows=RowWeights(scores=score, weights=weights),
+            metrics={"score_mean": score_sum / rows_present, "effective_rows": normaliser**2 / squares},
+            rows=RowWeights(scores=scores, weights=exponentials / normaliser),
         )
 
     def state_dict(self) -> dict[str, float | None]:

@@ -1,5 +1,6 @@
 """Configurations: `trl.SFTConfig` and the method's own settings. What cannot work with an objective is refused here."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -14,6 +15,10 @@ from antibody.objectives.sft import PlainSFT
 from antibody.objectives.step import Objective
 from antibody.objectives.weights import SCORES, AntibodyWeights
 
+# engine.backward() averages, partitions and clears the gradients of every pass in buffers of its own. A step composes
+# several passes, one of them at other parameters, and must put its own direction there.
+NO_DEEPSPEED = "Use FSDP2, which shards as much: DeepSpeed keeps each pass's gradients where a step cannot compose them."
+
 # What SFTConfig offers and an objective cannot honour: the option, the values that are fine, and what to use instead.
 REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("packing", (False,), "Rows must stay apart to be weighed; set micro_batch_size to save memory."),
@@ -26,7 +31,7 @@ REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("activation_offloading", (False,), "Set micro_batch_size to save memory."),
     ("fp16", (False,), "Use bf16=True or float32: a scaled loss would scale the composed gradient."),
     ("use_liger_kernel", (False,), "Leave it off: it replaces the model's forward."),
-    ("deepspeed", (None,), "Train in one process: several backward passes a step are not exact under DeepSpeed."),
+    ("deepspeed", (None,), NO_DEEPSPEED),
     (
         "dataset_text_field",
         ("text",),
@@ -39,6 +44,7 @@ REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("dataset_kwargs", (None,), "Leave it unset: rows are prepared here, each with its refusal."),
     ("auto_find_batch_size", (False,), "Set micro_batch_size: a smaller batch would be weighed differently."),
     ("ignore_data_skip", (False,), "Leave it off: a resumed run would see other rows."),
+    ("train_sampling_strategy", ("random", "sequential"), "Leave it: the order must not depend on the processes."),
 )
 
 
@@ -64,9 +70,11 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
     max_grad_norm: float = field(default=1.0, metadata={"help": "Norm to which the composed gradient is clipped."})
 
     def __post_init__(self) -> None:
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+            raise UsageError("`accelerate` was told to use DeepSpeed.", hint=NO_DEEPSPEED, code="option_refused")
         if getattr(self, "bf16", None) is None:
             # SFTConfig would switch bfloat16 on everywhere, also where a CPU has to emulate it.
-            self.bf16 = has_bfloat16(torch.device("cpu") if self.use_cpu else choose_device())
+            self.bf16 = not self.fp16 and has_bfloat16(torch.device("cpu") if self.use_cpu else choose_device())
         super().__post_init__()
         # The collator needs columns that the model's forward does not name.
         self.remove_unused_columns = False

@@ -5,8 +5,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from antibody.objectives.likelihood import compared_likelihoods, model_likelihoods
+from antibody.objectives.processes import Processes
 from antibody.objectives.step import Batch, RowLikelihoods
 
 
@@ -14,9 +16,10 @@ class ModelStep:
     """Implements `antibody.objectives.step.Step`.
 
     Args:
-        model: The model as the trainer runs it.
-        parameters: Its trainable parameters.
-        batches: The micro-batches by name.
+        model: The model, not wrapped in `DistributedDataParallel`: gradients are added once a pass, by the objective.
+        parameters: Its trainable parameters; all sharded by FSDP2, or none.
+        processes: Those that share the step.
+        batches: This process's micro-batches by name.
         autocast: Opens the trainer's autocast context around a forward pass.
     """
 
@@ -24,13 +27,17 @@ class ModelStep:
         self,
         model: Any,
         parameters: Sequence[Tensor],
+        processes: Processes,
         batches: Mapping[str, Sequence[Batch]],
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self.model = model
         self.parameters = parameters
+        self.processes = processes
         self.batches = batches
         self.autocast = autocast
+        # FSDP2 averages gradients over the processes, where an objective wants their sum.
+        self.gradient_factor = processes.count if isinstance(parameters[0], DTensor) else 1
 
     def micro_batches(self, name: str) -> Sequence[Batch]:
         return self.batches[name]
@@ -44,4 +51,4 @@ class ModelStep:
             return compared_likelihoods(self.model, rows, refusals)
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * self.gradient_factor).backward()  # type: ignore[no-untyped-call]

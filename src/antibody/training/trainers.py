@@ -2,7 +2,7 @@
 
 Someone with an `SFTTrainer` script changes two names and is defended. The loader's batches of one optimiser step are
 gathered first and given to the objective together, so that a batch means the whole batch of the step however
-``per_device_train_batch_size``, ``gradient_accumulation_steps`` and ``micro_batch_size`` split it.
+``per_device_train_batch_size``, ``gradient_accumulation_steps``, ``micro_batch_size`` and the processes split it.
 """
 
 import logging
@@ -13,19 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
+from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import SequentialSampler
 from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id
 
 from antibody.data import corpus
-from antibody.data.collation import INPUT_KEYS, PairedCollator, by_length, split_batch
+from antibody.data.collation import INPUT_KEYS, STAND_IN, PairedCollator, by_length, split_batch
 from antibody.data.preparation import PREPARED, prepare, records_of
 from antibody.data.records import Record
 from antibody.errors import TrainingError, UsageError
 from antibody.objectives.gradients import all_finite
+from antibody.objectives.processes import Processes
 from antibody.objectives.step import StepResult
 from antibody.training.audit import RowAudit
+from antibody.training.batches import SharedBatches, share_of
 from antibody.training.checkpoints import StateWriter, last_checkpoint, read_state
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig, ObjectiveConfig
 from antibody.training.harmful_stream import HarmfulStream
@@ -103,16 +110,12 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             **kwargs,
         )
         self.data_collator = PairedCollator(self._tokenizer.pad_token_id)
+        self.processes = Processes(self.accelerator.num_processes, self.accelerator.device)
         self.add_callback(StateWriter(self._method_state))
         self._refuse_what_breaks_the_method()
 
     def _refuse_what_breaks_the_method(self) -> None:
-        if self.accelerator.num_processes > 1:
-            raise UsageError(
-                "Several processes would each weigh their own part of the batch, which is a different defence.",
-                hint="Train in one process; split the batch with gradient_accumulation_steps or micro_batch_size.",
-                code="many_processes",
-            )
+        self._refuse_other_parallelism()
         config = self.model.config.get_text_config()
         dropout = max(
             [module.p for module in self.model.modules() if isinstance(module, nn.Dropout)]
@@ -132,6 +135,32 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 code="option_refused",
             )
 
+    def _refuse_other_parallelism(self) -> None:
+        """Exact are `DistributedDataParallel` and FSDP2, where every process holds rows of its own."""
+        state = self.accelerator.state
+        plugin, dimensions = getattr(state, "fsdp_plugin", None), self.accelerator.parallelism_config
+        sharded = {isinstance(p, DTensor) for p in self.model.parameters() if p.requires_grad}
+        for refused, what, instead in (
+            (
+                plugin is not None and plugin.fsdp_version == 1,
+                "FSDP1 flattens parameters, so that no process has the parts that gradients' products are made of.",
+                "Use FSDP2: fsdp_version 2.",
+            ),
+            (
+                state.distributed_type == DistributedType.MEGATRON_LM
+                or (dimensions is not None and dimensions.non_data_parallel_size > 1),
+                "Tensor, context and sequence parallelism spread a row over processes, and rows could not be weighed.",
+                "Use data parallelism alone: DDP or FSDP2.",
+            ),
+            (
+                len(sharded) > 1 or (True in sharded and plugin is None and state.num_processes == 1),
+                "Some trainable parameters are sharded and others are not, as LoRA on a model sharded when loaded.",
+                "Load the model whole and let `accelerate` shard it: FSDP2.",
+            ),
+        ):
+            if refused:
+                raise UsageError(what, hint=instead, code="parallelism")
+
     # The one hook of SFTTrainer's that turns rows into tokens, for training and for evaluation data alike.
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
@@ -149,6 +178,34 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         """Plain cross-entropy, for evaluation alone: training goes through the objective."""
         return super().compute_loss(model, {key: inputs[key] for key in INPUT_KEYS}, return_outputs, num_items_in_batch)
 
+    @property
+    def step_rows(self) -> int:
+        """Rows of a whole optimiser step, over all processes."""
+        rows: int = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        return rows * self.processes.count
+
+    def get_train_dataloader(self) -> DataLoaderShard:
+        """Batches in an order that the seed decides, whatever the number of processes, and of each this one's share."""
+        in_order = self.args.train_sampling_strategy == "sequential"
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        data = self.train_dataset
+        batches = SharedBatches(
+            SequentialSampler(data) if in_order else SeedableRandomSampler(data, data_seed=seed),
+            self.args.per_device_train_batch_size * self.processes.count,
+            drop_last=self.args.dataloader_drop_last,
+            process=self.accelerator.process_index,
+            processes=self.processes.count,
+        )
+        return DataLoaderShard(
+            data,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """Gathers loader batches until the optimiser step's batch is whole; then the objective composes the step."""
         self._gathered.append(self._prepare_inputs(by_length(inputs)))
@@ -159,15 +216,20 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         model.train()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         batches = self._batches(gathered)
-        result = self.objective(ModelStep(model, parameters, batches, self.compute_loss_context_manager))
-        if not (math.isfinite(result.loss) and all_finite(parameters)):
+        whole = model.module if isinstance(model, DistributedDataParallel) else model
+        result = self.objective(
+            ModelStep(whole, parameters, self.processes, batches, self.compute_loss_context_manager)
+        )
+        finite = math.isfinite(result.loss) and all_finite([p.grad for p in parameters if p.grad is not None])
+        if self.processes.any(not finite):
             raise TrainingError(
                 f"Step {self.state.global_step + 1}: the loss or its gradient is not a number ({result.loss}).",
                 hint=f"Begin again with a learning_rate below {self.args.learning_rate}.",
                 code="diverged",
             )
         seconds = time.perf_counter() - started
-        tokens = sum(int(piece["attention_mask"].sum()) for pieces in batches.values() for piece in pieces)
+        here = sum(int(piece["attention_mask"].sum()) for pieces in batches.values() for piece in pieces)
+        [tokens] = self.processes.total(here)
         self._record(result, gathered)
         self._log_metric("tokens_per_second", tokens / seconds)
         return torch.tensor(result.loss, device=self.args.device)
@@ -176,20 +238,25 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         raise NotImplementedError
 
     def _split(self, gathered: Sequence[dict[str, Tensor]], prefix: str = "") -> list[dict[str, Tensor]]:
-        return [piece for batch in gathered for piece in split_batch(batch, self.args.micro_batch_size, prefix)]
+        """Micro-batches, as many as in every other process: one that has fewer rows fills up with rows of no weight."""
+        pieces = [piece for batch in gathered for piece in split_batch(batch, self.args.micro_batch_size, prefix)]
+        missing = int(self.processes.largest(len(pieces))) - len(pieces)
+        stand_in = self._prepare_inputs(self.data_collator([]))
+        return pieces + missing * split_batch(stand_in, None, prefix)
 
     def _record(self, result: StepResult, gathered: Sequence[dict[str, Tensor]]) -> None:
         for name, value in result.metrics.items():
             self._log_metric(name, value)
         if result.rows is None:
             return
-        scores, weights = result.rows.scores.double().cpu(), result.rows.weights.double().cpu()
-        rows = torch.cat([batch["row"] for batch in gathered]).cpu()
-        self.audit.add(self.state.global_step + 1, rows.tolist(), scores.tolist(), weights.tolist())
-        labels = torch.cat([batch["harmful"] for batch in gathered]).cpu()
-        if (labels < 0).any():
+        rows, labels = (torch.cat([batch[name] for batch in gathered]).tolist() for name in ("row", "harmful"))
+        judged = zip(rows, labels, result.rows.scores.tolist(), result.rows.weights.tolist(), strict=False)
+        everywhere = [row for row in gather_object(list(judged)) if row[0] != STAND_IN]
+        rows, labels, scores, weights = (list(column) for column in zip(*everywhere, strict=True))
+        self.audit.add(self.state.global_step + 1, rows, scores, weights)
+        if min(labels) < 0:
             return
-        harmful = labels == 1
+        harmful, scores, weights = torch.tensor(labels) == 1, torch.tensor(scores), torch.tensor(weights)
         self._log_metric("data_share_harmful", harmful.double().mean().item())
         self._log_metric("weight_share_harmful", weights[harmful].sum().item())
         if harmful.any():
@@ -206,7 +273,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         Raises:
             TrainingError: A step left a parameter that is no number; no later loss would show it after the last step.
         """
-        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters() if p.requires_grad):
+        if self.processes.any(not all_finite([p for p in self.model.parameters() if p.requires_grad])):
             raise TrainingError(
                 f"Step {self.state.global_step}: a parameter is not a number, so nothing is saved.",
                 hint=f"Begin again with a learning_rate below {self.args.learning_rate}.",
@@ -252,7 +319,7 @@ class AntibodyTrainer(ObjectiveTrainer):
 
     def _refuse_what_breaks_the_method(self) -> None:
         super()._refuse_what_breaks_the_method()
-        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        size = self.step_rows
         last = len(self.train_dataset) % size if not self.args.dataloader_drop_last else 0
         if self.args.method != "sft" and 1 in {size, last}:
             raise UsageError(
@@ -302,11 +369,12 @@ class AntibodyAlignmentTrainer(ObjectiveTrainer):
         align = {"align": self._split(gathered)}
         if self.args.method == "sft":
             return align
-        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        rows = self.harmful.batch(self.state.global_step * size, sum(len(batch["row"]) for batch in gathered))
+        [size] = self.processes.total(sum(int((batch["row"] != STAND_IN).sum()) for batch in gathered))
+        rows = self.harmful.batch(self.state.global_step * self.step_rows, int(size))
+        rows = share_of(rows, self.accelerator.process_index, self.processes.count)
         width = self.args.per_device_train_batch_size
         batches = [
             self._prepare_inputs(by_length(self.data_collator(rows[start : start + width])))
-            for start in range(0, len(rows), width)
+            for start in range(0, max(1, len(rows)), width)
         ]
         return align | {"harmful": self._split(batches), "refusal": self._split(batches, "refusal_")}
