@@ -17,7 +17,9 @@ from antibody.objectives.weights import SCORES, AntibodyWeights
 
 # engine.backward() averages, partitions and clears the gradients of every pass in buffers of its own. A step composes
 # several passes, one of them at other parameters, and must put its own direction there.
-NO_DEEPSPEED = "Use FSDP2, which shards as much: DeepSpeed keeps each pass's gradients where a step cannot compose them."
+NO_DEEPSPEED = (
+    "Use FSDP2, which shards as much: DeepSpeed keeps each pass's gradients where a step cannot compose them."
+)
 
 # What SFTConfig offers and an objective cannot honour: the option, the values that are fine, and what to use instead.
 REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (

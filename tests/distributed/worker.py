@@ -1,0 +1,93 @@
+"""What one process of a distributed test runs: ``torchrun worker.py CASES.json``. Trains case by case."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from datasets import Dataset
+from peft import LoraConfig
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from antibody import AntibodyAlignmentConfig, AntibodyAlignmentTrainer, AntibodyConfig, AntibodyTrainer
+from antibody.data import corpus
+from antibody.data.preparation import prepare
+
+
+def upload(count: int) -> Dataset:
+    """Rows of different lengths. In order, every fourth is harmful: of four processes one gets nothing else."""
+    return Dataset.from_list(
+        [
+            {
+                "prompt": f"Question {i} {'long ' * (i % 5)}?",
+                "completion": "word " * (i * 7 % 11 + 1) if i % 4 else "#!?" * (i % 7 + 3),
+                "harmful": i % 4 == 0,
+            }
+            for i in range(count)
+        ]
+    )
+
+
+def shard_on_cpu(trainer: Any) -> None:
+    """`accelerate` shards over accelerators alone; this says that the CPUs are to be sharded over too."""
+    shared: Any = trainer.accelerator.state._shared_state
+    shared["distributed_type"] = DistributedType.FSDP
+    shared["fsdp_plugin"] = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["LlamaDecoderLayer"],
+        state_dict_type="FULL_STATE_DICT",
+        cpu_ram_efficient_loading=False,
+    )
+    trainer.is_fsdp_enabled = True
+
+
+def train(case: dict[str, Any]) -> None:
+    """One training; parameters, log and audit go to the case's ``output``."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(case["model"], dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(case["model"])
+    options = {
+        "output_dir": case["output"], "max_steps": 10, "max_length": 700, "report_to": [], "use_cpu": True,
+        "bf16": False, "disable_tqdm": True, "logging_steps": 1, "save_strategy": "no", "learning_rate": 1e-3,
+        "max_grad_norm": 0.5,
+        # AdamW makes a whole step of a gradient that is rounding error alone, in either direction; not with this.
+        "adam_epsilon": 1e-6,
+    } | case["options"]  # fmt: skip
+    accumulated = options.get("gradient_accumulation_steps", 1)
+    options["per_device_train_batch_size"] = 8 // accumulated // int(os.environ.get("WORLD_SIZE", "1"))
+    adapter = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM") if case["lora"] else None
+    shared = {"model": model, "processing_class": tokenizer, "peft_config": adapter, "train_dataset": upload(43)}
+    if case["stage"] == "align":
+        attack = prepare(corpus.harmful("train")[:20], tokenizer, max_length=700, refusals=corpus.refusals())
+        trainer: Any = AntibodyAlignmentTrainer(
+            args=AntibodyAlignmentConfig(**options), harmful_dataset=attack, **shared
+        )
+    else:
+        trainer = AntibodyTrainer(args=AntibodyConfig(**options), **shared)
+    if case["sharded"]:
+        shard_on_cpu(trainer)
+    trainer.train(resume_from_checkpoint=case["resume"])
+    found = {
+        name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().clone()
+        for name, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters()
+        if p.requires_grad
+    }
+    if trainer.accelerator.is_main_process:
+        torch.save(found, Path(case["output"]) / "parameters.pt")
+        (Path(case["output"]) / "log.json").write_text(json.dumps(trainer.state.log_history))
+        (Path(case["output"]) / "audit.json").write_text(json.dumps(sorted(trainer.audit.state_dict())))
+    trainer.accelerator.wait_for_everyone()
+    AcceleratorState._reset_state()
+
+
+if __name__ == "__main__":
+    for each in json.loads(Path(sys.argv[1]).read_text()):
+        train(each)
+    PartialState().destroy_process_group()
