@@ -1,9 +1,7 @@
 """The command line. Every command is thin: options in, one function called, a table or one JSON object out."""
 
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,16 +10,20 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 from rich.console import Console
 from rich.table import Table
-from safetensors import SafetensorError
 
 from antibody.benchmarks.speed.settings import SpeedSettings
-from antibody.errors import AntibodyError, MachineError, UsageError
+from antibody.errors import AntibodyError, DataError, ModelError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
+from antibody.failures import machine_failures
 from antibody.files import to_json, write_jsonl
 from antibody.names import Dtype, Score
-from antibody.training.settings import AlignmentSettings, FinetuningSettings
+from antibody.quiet import quieten_libraries
+from antibody.training.settings import AlignmentSettings, FinetuningSettings, LaunchSettings
 
 INTERRUPTED = 130
+
+# Of several that `accelerate launch` or torchrun began, the first speaks for all.
+PROCESS = int(os.environ.get("RANK", "0"))
 
 app = App(
     name="antibody",
@@ -31,23 +33,36 @@ app = App(
 
 Flat = Parameter(name="*")
 DEFAULT_SPEED = SpeedSettings()
+ONE_PROCESS = LaunchSettings()
 Json = Annotated[bool, Parameter(help="Print one JSON object on standard output.", negative="")]
 
 
 @app.command
-def align(settings: Annotated[AlignmentSettings, Flat], *, json: Json = False) -> None:
+def align(
+    settings: Annotated[AlignmentSettings, Flat],
+    how: Annotated[LaunchSettings, Flat] = ONE_PROCESS,
+    *,
+    json: Json = False,
+) -> None:
     """Make a model withstand harmful fine-tuning (stage 1)."""
-    from antibody.training.stages import align as run_stage
+    from antibody.training.launch import launch
+    from antibody.training.stages import align as stage
 
-    _show_run(run_stage(settings).path, json=json)
+    _show_run(launch(stage, settings, how).path, json=json)
 
 
 @app.command
-def finetune(settings: Annotated[FinetuningSettings, Flat], *, json: Json = False) -> None:
+def finetune(
+    settings: Annotated[FinetuningSettings, Flat],
+    how: Annotated[LaunchSettings, Flat] = ONE_PROCESS,
+    *,
+    json: Json = False,
+) -> None:
     """Fine-tune on a user's rows, each weighed by the model's own judgement of it (stage 2)."""
-    from antibody.training.stages import finetune as run_stage
+    from antibody.training.launch import launch
+    from antibody.training.stages import finetune as stage
 
-    _show_run(run_stage(settings).path, json=json)
+    _show_run(launch(stage, settings, how).path, json=json)
 
 
 @app.command
@@ -245,6 +260,8 @@ def _show_run(path: Path, *, json: bool) -> None:
     from antibody.models.run import Run
     from antibody.reports import print_report
 
+    if PROCESS > 0:
+        return
     if json:
         print(to_json({"run": path, "manifest": Run(path).manifest()}))
     else:
@@ -280,61 +297,26 @@ def _read_config(path: Path) -> Dict:
     return Dict(content, source=str(path), use_commands_as_keys=False)
 
 
-def _quieten_libraries() -> None:
-    """The libraries' own bars, notices and telemetry would bury ours, and write to standard output."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("transformers", "trl", "peft", "datasets", "accelerate", "httpx", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def _run_command(arguments: list[str]) -> None:
-    """Runs one command, with what the machine refuses it as errors of ours."""
-    try:
-        rest, app.config = _take_config(arguments)
+    rest, app.config = _take_config(arguments)
+    with machine_failures():
         app(rest, exit_on_error=False, print_error=True, result_action="return_value")
-    except (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise UsageError(
-            f"A path cannot be used: {error}.", hint="Choose another, or mend its permissions.", code="path_unusable"
-        ) from error
-    except (OSError, SafetensorError) as error:
-        raise _io_failed(error) from error
-    except RuntimeError as error:
-        import torch
-
-        # How torch.save says that a disk is full.
-        if "inline_container" in str(error):
-            raise _io_failed(error) from error
-        if not isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise MachineError(
-            f"Out of memory: {error}", hint="Set batch_size or max_new_tokens lower.", code="out_of_memory"
-        ) from error
-
-
-def _io_failed(error: Exception) -> MachineError:
-    return MachineError(
-        f"Reading or writing failed: {error}.", hint="See that the disk is whole and has space.", code="io_failed"
-    )
 
 
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     as_json = "--json" in arguments
     try:
-        _quieten_libraries()
+        quieten_libraries()
         _run_command(arguments)
     except CycloptsError as error:
-        if as_json:
+        if as_json and PROCESS == 0:
             print(to_json({"error": {"code": "usage", "message": str(error), "hint": "See antibody --help."}}))
         return UsageError.exit_code
     except AntibodyError as error:
+        # What is wrong with options and files, every process finds.
+        if PROCESS > 0 and isinstance(error, UsageError | DataError | ModelError):
+            return error.exit_code
         if as_json:
             print(to_json(error.to_json()))
         Console(stderr=True, highlight=False).print(f"[bold red]error[/] ({error.code}): ", end="")

@@ -1,6 +1,7 @@
 """One tree of errors. Each knows its exit code, a stable name, where it happened and what to do about it."""
 
 from pathlib import Path
+from typing import Any
 
 
 class AntibodyError(Exception):
@@ -25,6 +26,16 @@ class AntibodyError(Exception):
 
     def to_json(self) -> dict[str, object]:
         return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled, it crosses from a worker to who launched it; keyword arguments alone would not come along.
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[AntibodyError], args: tuple[object, ...], state: dict[str, object]) -> AntibodyError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
 
 
 class UsageError(AntibodyError, ValueError):

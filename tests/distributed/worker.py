@@ -42,7 +42,7 @@ def shard_on_cpu(trainer: Any) -> None:
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
         transformer_cls_names_to_wrap=["LlamaDecoderLayer"],
-        state_dict_type="FULL_STATE_DICT",
+        state_dict_type="SHARDED_STATE_DICT",
         cpu_ram_efficient_loading=False,
     )
     trainer.is_fsdp_enabled = True

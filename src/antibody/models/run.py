@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from antibody.errors import ModelError, UsageError
 from antibody.files import claim_directory, sha256, write_json, write_text
@@ -18,7 +19,13 @@ INPUTS_FILE = "inputs.json"
 MARK = "# The settings of an Antibody run; `antibody align|finetune --config` repeats it.\n"
 
 # Settings that cannot change a run's result, so that it may be resumed with others.
-NO_INFLUENCE = {"micro_batch_size", "gradient_checkpointing", "save_steps", "report_to"}
+NO_INFLUENCE = {
+    "gradient_accumulation_steps",
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "save_steps",
+    "report_to",
+}
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,16 @@ class Run:
         content: dict[str, Any] = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         return content
 
-    def save_adapter(self, model: Any) -> None:
-        """Saves the adapter as plain PEFT, whole or not at all."""
+    def save_adapter(self, model: Any, parameters: dict[str, Tensor]) -> None:
+        """Saves the adapter as plain PEFT, whole or not at all.
+
+        Args:
+            model: The PEFT model, whose own parameters may be sharded.
+            parameters: The trained ones, whole, by name.
+        """
         temporary = self.path / ".adapter"
         shutil.rmtree(temporary, ignore_errors=True)
-        model.save_pretrained(str(temporary))
+        model.save_pretrained(str(temporary), state_dict=parameters)
         shutil.rmtree(self.adapter, ignore_errors=True)
         temporary.rename(self.adapter)
 

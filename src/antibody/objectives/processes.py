@@ -54,7 +54,7 @@ class Processes:
         for bucket in _buckets([parameter.grad for parameter in whole if parameter.grad is not None]):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             torch.distributed.all_reduce(flat)
-            pieces = flat.split([gradient.numel() for gradient in bucket])
+            pieces = torch.split(flat, [gradient.numel() for gradient in bucket])
             for gradient, piece in zip(bucket, pieces, strict=True):
                 gradient.copy_(piece.view_as(gradient))
 

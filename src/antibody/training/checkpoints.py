@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -47,8 +48,11 @@ class StateWriter(TrainerCallback):  # type: ignore[misc]
         self.state = state
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        write_json(checkpoint / STATE_FILE, self.state())
+        # Every process has its own files in a checkpoint.
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            write_json(checkpoint / STATE_FILE, self.state())
 
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]
@@ -59,9 +63,10 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # Drops what was logged after the checkpoint, and a line that a crash cut short.
-        write_jsonl(self.path, [entry for entry in state.log_history if "loss" in entry])
+        if state.is_world_process_zero:
+            write_jsonl(self.path, [entry for entry in state.log_history if "loss" in entry])
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if "loss" in (entry := state.log_history[-1]):
+        if state.is_world_process_zero and "loss" in (entry := state.log_history[-1]):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(to_json(entry) + "\n")

@@ -108,6 +108,23 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaunchSettings:
+    """How a stage is run. Nothing here changes its result.
+
+    Attributes:
+        processes: Processes that share every batch, on this machine or the cluster; one for each of several GPUs.
+        cluster: Run on a Ray cluster: ray://HOST:PORT, HOST:PORT, auto for the one this machine is in, or local for a
+            new one on this machine. Paths must mean the same on all its machines.
+    """
+
+    processes: int = 1
+    cluster: str | None = None
+
+    def __post_init__(self) -> None:
+        refuse_not_positive(self, ("processes",))
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlignmentSettings(TrainingSettings):
     """Options of stage 1.
 

@@ -1,4 +1,7 @@
-"""`align` and `finetune`: data in, a run directory out. The command line, the benchmarks and the service call these."""
+"""`align` and `finetune`: data in, a run directory out. The command line, the benchmarks and the service call these.
+
+Where several processes share a stage, each calls it; the main one alone writes to the run.
+"""
 
 import datetime
 import importlib.metadata
@@ -8,6 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -15,7 +22,7 @@ from antibody.data.mixes import align_records, mix
 from antibody.data.preparation import prepare
 from antibody.data.reading import Loaded
 from antibody.data.sources import load_records, load_refusals
-from antibody.errors import DataError, UsageError
+from antibody.errors import AntibodyError, DataError, UsageError
 from antibody.files import sha256_of, write_jsonl
 from antibody.models.base import BaseModel, choose_device, choose_dtype
 from antibody.models.lora import LoraSettings, new_adapter
@@ -101,7 +108,7 @@ def finetune(settings: FinetuningSettings) -> Run:
         refusals=refusals,
     )
     _train(trainer, run, f"Fine-tuning ({settings.method})")
-    if settings.method != "sft":
+    if settings.method != "sft" and trainer.accelerator.is_main_process:
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records))
     truncated = sum(train["truncated"])
     _finish(run, trainer, settings, model, kind="finetuning", data=data, truncated=truncated, started=started)
@@ -109,14 +116,31 @@ def finetune(settings: FinetuningSettings) -> Run:
 
 
 def _open(settings: TrainingSettings, data: dict[str, Loaded], refusals: list[str]) -> Run:
-    """Opens the run with the hashes of all that it reads, and keeps the refusals in it."""
+    """Opens the run with the hashes of all that it reads, and keeps the refusals in it.
+
+    The main process does, and what it finds wrong every process raises.
+    """
     inputs = {name: loaded.sha256 for name, loaded in data.items()} | {"refusals": sha256_of(refusals)}
     if is_run(settings.model):
         inputs["parent"] = Run(Path(settings.model)).manifest()["adapter_sha256"]
-    run = open_run(settings.output, settings.to_config(), inputs, resume=settings.resume, force=settings.force)
-    if not run.complete:
-        write_jsonl(run.path / REFUSALS_FILE, [{"text": text} for text in refusals])
-    return run
+    wrong: list[AntibodyError | None] = [None]
+    if PartialState().is_main_process:
+        try:
+            run = open_run(settings.output, settings.to_config(), inputs, resume=settings.resume, force=settings.force)
+            if not run.complete:
+                write_jsonl(run.path / REFUSALS_FILE, [{"text": text} for text in refusals])
+        except AntibodyError as error:
+            wrong = [error]
+    broadcast_object_list(wrong)
+    if wrong[0] is not None:
+        raise wrong[0]
+    if not is_run(settings.output):
+        raise UsageError(
+            f"{settings.output} was begun on another machine, and this one does not see it.",
+            hint="Choose a directory that all machines share.",
+            code="not_shared",
+        )
+    return Run(settings.output)
 
 
 def _refuse_unaligned(settings: FinetuningSettings) -> None:
@@ -171,14 +195,16 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
             hint="Leave out --lora-r, --lora-alpha and --target-modules.",
             code="conflict",
         )
+    device = choose_device(settings.device)
+    processes = PartialState(cpu=device.type == "cpu").num_processes
     batch_size = settings.batch_size or stage.batch_size
-    if batch_size % settings.gradient_accumulation_steps:
+    if batch_size % (settings.gradient_accumulation_steps * processes):
         raise UsageError(
-            f"A batch of {batch_size} rows cannot be split into {settings.gradient_accumulation_steps} equal parts.",
-            hint="Choose gradient_accumulation_steps that divides batch_size.",
+            f"A batch of {batch_size} rows cannot be split equally over {processes} processes and "
+            f"{settings.gradient_accumulation_steps} gradient_accumulation_steps.",
+            hint="Choose a batch_size that both divide.",
             code="conflict",
         )
-    device = choose_device(settings.device)
     if device.index:
         raise UsageError(
             f"Training takes the first device it sees, not {device}.",
@@ -219,9 +245,10 @@ def _with_adapter(settings: TrainingSettings) -> BaseModel:
 def _arguments(settings: TrainingSettings, *objective: str) -> dict[str, Any]:
     """The options that `transformers` trains by, and the named settings of the objective."""
     assert settings.batch_size, "settings are resolved by now"
+    rows = settings.batch_size // PartialState().num_processes
     return {
         "output_dir": str(Run(settings.output).checkpoints),
-        "per_device_train_batch_size": settings.batch_size // settings.gradient_accumulation_steps,
+        "per_device_train_batch_size": rows // settings.gradient_accumulation_steps,
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,
         "micro_batch_size": settings.micro_batch_size,
         "learning_rate": settings.learning_rate,
@@ -265,44 +292,61 @@ def _finish(
     truncated: int,
     started: float,
 ) -> None:
-    run.save_adapter(trainer.model)
+    adapter = {name: _whole(p) for name, p in trainer.model.named_parameters() if p.requires_grad}
+    if trainer.accelerator.is_main_process:
+        run.save_adapter(trainer.model, adapter)
+        run.write_manifest(_manifest(trainer, settings, model, kind, data, truncated, started))
+        write_card(run.path)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    """Gathered from the processes that have its parts."""
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+
+def _manifest(
+    trainer: ObjectiveTrainer,
+    settings: TrainingSettings,
+    model: BaseModel,
+    kind: str,
+    data: dict[str, Loaded],
+    truncated: int,
+    started: float,
+) -> dict[str, Any]:
     parent = Run(Path(settings.model)) if is_run(settings.model) else None
     parent_manifest = parent.manifest() if parent else None
-    run.write_manifest(
-        {
-            "kind": kind,
-            "method": settings.method,
-            "model": {
-                "name": model.name,
-                "revision": model.revision,
-                "dtype": str(model.model.dtype).removeprefix("torch."),
+    return {
+        "kind": kind,
+        "method": settings.method,
+        "model": {
+            "name": model.name,
+            "revision": model.revision,
+            "dtype": str(model.model.dtype).removeprefix("torch."),
+        },
+        "parent": str(parent.path) if parent else None,
+        "lineage": [
+            *parent_manifest["lineage"],
+            {
+                "kind": parent_manifest["kind"],
+                "method": parent_manifest["method"],
+                "adapter_sha256": parent_manifest["adapter_sha256"],
             },
-            "parent": str(parent.path) if parent else None,
-            "lineage": [
-                *parent_manifest["lineage"],
-                {
-                    "kind": parent_manifest["kind"],
-                    "method": parent_manifest["method"],
-                    "adapter_sha256": parent_manifest["adapter_sha256"],
-                },
-            ]
-            if parent_manifest
-            else [],
-            "seed": settings.seed,
-            "steps": trainer.state.global_step,
-            "data": {
-                name: {"path": loaded.path, "sha256": loaded.sha256, "rows": loaded.rows}
-                for name, loaded in data.items()
-            },
-            "truncated_rows": truncated,
-            "settings": settings.to_config(),
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("antibody-ft", "torch", "transformers", "trl", "peft")
-            },
-            "seconds": round(time.perf_counter() - started, 1),
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "status": "complete",
-        }
-    )
-    write_card(run.path)
+        ]
+        if parent_manifest
+        else [],
+        "seed": settings.seed,
+        "steps": trainer.state.global_step,
+        "data": {
+            name: {"path": loaded.path, "sha256": loaded.sha256, "rows": loaded.rows} for name, loaded in data.items()
+        },
+        "truncated_rows": truncated,
+        "settings": settings.to_config(),
+        "processes": trainer.processes.count,
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("antibody-ft", "torch", "transformers", "trl", "peft")
+        },
+        "seconds": round(time.perf_counter() - started, 1),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "status": "complete",
+    }

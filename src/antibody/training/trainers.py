@@ -256,7 +256,11 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         self.audit.add(self.state.global_step + 1, rows, scores, weights)
         if min(labels) < 0:
             return
-        harmful, scores, weights = torch.tensor(labels) == 1, torch.tensor(scores), torch.tensor(weights)
+        harmful = torch.tensor(labels) == 1
+        self._record_labelled(harmful, torch.tensor(scores), torch.tensor(weights))
+
+    def _record_labelled(self, harmful: Tensor, scores: Tensor, weights: Tensor) -> None:
+        """What the rows' labels show. They are logged, never trained by."""
         self._log_metric("data_share_harmful", harmful.double().mean().item())
         self._log_metric("weight_share_harmful", weights[harmful].sum().item())
         if harmful.any():
