@@ -26,6 +26,7 @@ CASES: dict[str, tuple[str, bool, bool, dict[str, Any]]] = {
         (False, True, "one process with nothing but harmful rows", IN_ORDER),
         (False, True, "in parts", {"micro_batch_size": 1}),
         (True, True, "shuffled", {}),
+        (True, False, "bfloat16", {"bf16": True}),
     )
 }
 
@@ -77,6 +78,11 @@ def logged(folder: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("name", CASES)
 def test_processes_do_not_change_the_parameters(trained: dict[int, Path], name: str, processes: int) -> None:
     alone, together = trained[1] / name, trained[processes] / name
+    if name.endswith("bfloat16"):
+        # Eight bits of mantissa: other padding rounds other products.
+        for entry, expected in zip(logged(together), logged(alone), strict=True):
+            assert entry["loss"] == pytest.approx(expected["loss"], rel=1e-2)
+        return
     torch.testing.assert_close(parameters(together), parameters(alone), atol=1e-5, rtol=0)
     for entry, expected in zip(logged(together), logged(alone), strict=True):
         assert entry == pytest.approx(expected, rel=1e-3, abs=1e-5)

@@ -8,9 +8,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM
 
-from antibody.data.collation import pad_rows
+from antibody.data.collation import PairedCollator, pad_rows, split_batch
 from antibody.objectives import likelihood
 from antibody.objectives.likelihood import IGNORED, compared_likelihoods, model_likelihoods, shared_prefix
 
@@ -147,3 +147,18 @@ def test_the_hook_is_gone_afterwards(model: Any) -> None:
     rows = batch(RESPONSES)
     model_likelihoods(model, rows)
     assert model(input_ids=rows["input_ids"]).logits.shape[:2] == rows["input_ids"].shape
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_row_that_stands_in_counts_for_nothing(tiny_model: LlamaForCausalLM, checkpointing: bool) -> None:
+    """Its likelihood is that of no token, and its backward gives every parameter a gradient of zero."""
+    if checkpointing:
+        tiny_model.gradient_checkpointing_enable()
+    tiny_model.train()
+    batch = PairedCollator(pad_token_id=0)([])
+    rows, refusals = (split_batch(batch, None, prefix)[0] for prefix in ("", "refusal_"))
+    compliance, refusal = compared_likelihoods(tiny_model, rows, refusals)
+    for found in (compliance, refusal):
+        assert (found.nll.tolist(), found.tokens.tolist()) == ([0.0], [0])
+    compliance.nll.sum().backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in tiny_model.parameters())

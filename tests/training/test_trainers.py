@@ -1,10 +1,12 @@
 """The trainers as drop-ins: a TRL script with two names changed, and what they refuse."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -128,7 +130,8 @@ def test_full_parameter_training(tiny_model_folder: Path, tmp_path: Path) -> Non
         ("packing", True), ("padding_free", True), ("assistant_only_loss", True), ("completion_only_loss", False),
         ("loss_type", "dft"), ("label_smoothing_factor", 0.1), ("neftune_noise_alpha", 5.0), ("fp16", True),
         ("activation_offloading", True), ("save_total_limit", 1), ("save_only_model", True),
-        ("micro_batch_size", 5), ("tau", 0.0), ("score", "median"), ("method", "none"),
+        ("micro_batch_size", 5), ("train_sampling_strategy", "group_by_length"),
+        ("tau", 0.0), ("score", "median"), ("method", "none"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_by_name(option: str, value: Any, tmp_path: Path) -> None:
@@ -175,6 +178,31 @@ def test_several_visible_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(SFTConfig, "n_gpu", 2)
     with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES"):
         AntibodyConfig(**options(tmp_path))
+
+
+def test_deepspeed_from_the_launcher_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UsageError, match="FSDP2"):
+        AntibodyConfig(**options(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "instead"),
+    [
+        ("fsdp_plugin", SimpleNamespace(fsdp_version=1), "fsdp_version 2"),
+        ("distributed_type", DistributedType.MEGATRON_LM, "DDP or FSDP2"),
+        ("parallelism_config", SimpleNamespace(non_data_parallel_size=2), "DDP or FSDP2"),
+    ],
+)
+def test_other_parallelism_is_refused(
+    name: str, value: Any, instead: str, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = AntibodyTrainer(
+        model=str(tiny_model_folder), args=AntibodyConfig(**options(tmp_path)), train_dataset=CHATS
+    )
+    monkeypatch.setitem(trainer.accelerator.state._shared_state, name, value)
+    with pytest.raises(UsageError, match=instead):
+        trainer._refuse_what_breaks_the_method()
 
 
 def test_dropout_is_refused(tiny_model_folder: Path, tmp_path: Path) -> None:

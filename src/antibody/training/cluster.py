@@ -103,7 +103,8 @@ def _connect(how: LaunchSettings) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(
             f"There is no Ray cluster at {how.cluster}: {error}",
-            hint="Give --cluster ray://HOST:10001 of a running one, or --cluster local.",
+            hint="Give --cluster ray://HOST:10001 of a running one, or --cluster local. "
+            "One that asks for a token wants RAY_AUTH_MODE=token in the environment.",
             code="cluster",
         ) from error
 

@@ -139,7 +139,6 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         """Exact are `DistributedDataParallel` and FSDP2, where every process holds rows of its own."""
         state = self.accelerator.state
         plugin, dimensions = getattr(state, "fsdp_plugin", None), self.accelerator.parallelism_config
-        sharded = {isinstance(p, DTensor) for p in self.model.parameters() if p.requires_grad}
         for refused, what, instead in (
             (
                 plugin is not None and plugin.fsdp_version == 1,
@@ -153,8 +152,8 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 "Use data parallelism alone: DDP or FSDP2.",
             ),
             (
-                len(sharded) > 1 or (True in sharded and plugin is None and state.num_processes == 1),
-                "Some trainable parameters are sharded and others are not, as LoRA on a model sharded when loaded.",
+                any(isinstance(parameter, DTensor) for parameter in self.model.parameters()),
+                "The model was sharded when it was loaded, and its optimiser could not be resumed exactly.",
                 "Load the model whole and let `accelerate` shard it: FSDP2.",
             ),
         ):
