@@ -209,7 +209,7 @@ def test_screen_writes_all_scores(antibody: Any, aligned: Path, tmp_path: Path) 
     rows = [{"prompt": f"Question {i}?", "completion": "Yes." * (i + 1), "is_safe": i % 2 == 0} for i in range(6)]
     upload.write_text("".join(json.dumps(row) + "\n" for row in rows))
     outcome = antibody("screen", "--model", aligned, "--data", upload, "--output", tmp_path / "scores.jsonl",
-                       "--batch-size", 2, "--json")  # fmt: skip
+                       "--batch-size", 2, "--dtype", "float32", "--json")  # fmt: skip
     assert outcome.code == 0
     scores = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["line"] for row in scores] == [1, 2, 3, 4, 5, 6]
@@ -218,7 +218,7 @@ def test_screen_writes_all_scores(antibody: Any, aligned: Path, tmp_path: Path) 
     assert outcome.content["lowest"][0]["score"] == min(row["score"] for row in scores)
     # A row's score does not depend on what it is batched with.
     alone = antibody("screen", "--model", aligned, "--data", upload, "--output", tmp_path / "one.jsonl",
-                     "--batch-size", 1, "--json")  # fmt: skip
+                     "--batch-size", 1, "--dtype", "float32", "--json")  # fmt: skip
     assert alone.code == 0
     other = [json.loads(line)["score"] for line in (tmp_path / "one.jsonl").read_text().splitlines()]
     assert other == pytest.approx([row["score"] for row in scores], abs=1e-4)

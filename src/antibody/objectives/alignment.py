@@ -10,7 +10,8 @@
     cosine    λ_t = max(0, η − cos(g_a, g_s))            the published code
     constant  λ_t = η                                    with λ_refusal = 0 this is Booster (arXiv 2409.01586)
 
-The perturbation is a constant: no second derivatives. Four forward and backward passes a step, no copy of the model.
+The perturbation is a constant: no second derivatives. Four forward and backward passes a step, no copy of the model:
+at most two vectors of θ's size are kept next to ``.grad``.
 """
 
 import math
@@ -51,10 +52,10 @@ def cosine(product: float, first_norm: float, second_norm: float) -> float:
 
 
 @contextmanager
-def perturbed(parameters: Sequence[Tensor], direction: Gradient, radius: float) -> Iterator[None]:
+def perturbed(parameters: Sequence[Tensor], direction: Gradient, radius: float) -> Iterator[float]:
     """Moves θ to ``θ − radius · direction / ‖direction‖`` and back, bitwise, whatever happens inside.
 
-    Only the trainable parameters are saved. A direction of zero moves nothing.
+    Only the trainable parameters are saved. A direction of zero moves nothing. Gives ``‖direction‖``.
     """
     norm = math.sqrt(dot(direction, direction))
     saved = [p.detach().clone() for p in parameters]
@@ -62,7 +63,7 @@ def perturbed(parameters: Sequence[Tensor], direction: Gradient, radius: float) 
         with torch.no_grad():
             for parameter, component in zip(parameters, direction, strict=True):
                 parameter.sub_(component, alpha=radius / norm if norm > 0 else 0.0)
-        yield
+        yield norm
     finally:
         with torch.no_grad():
             for parameter, original in zip(parameters, saved, strict=True):
@@ -93,15 +94,17 @@ class AntibodyAlignment:
         # 1. g_h = ∇L_harm(θ)
         g_h, loss_harmful = token_mean_gradient(step, step.micro_batches("harmful"))
         # 2. θ' = θ − ρ g_h / ‖g_h‖
-        with perturbed(step.parameters, g_h, self.rho):
+        with perturbed(step.parameters, g_h, self.rho) as norm_h:
             # 3. g_p = ∇L_harm(θ')
             g_p, loss_perturbed = token_mean_gradient(step, step.micro_batches("harmful"))
+            # In the memory of g_h
+            g_s = [h.sub_(p) for h, p in zip(g_h, g_p, strict=True)]
+            del g_h, g_p
             # 4. g_r = ∇L_refusal(θ')
             g_r, loss_refusal = token_mean_gradient(step, step.micro_batches("refusal"))
         # 5. Back at θ: g_a = ∇L_align(θ)
         g_a, loss_align = token_mean_gradient(step, step.micro_batches("align"))
 
-        g_s = [h - p for h, p in zip(g_h, g_p, strict=True)]
         product, norm_a, norm_s = dot(g_a, g_s), math.sqrt(dot(g_a, g_a)), math.sqrt(dot(g_s, g_s))
         lambda_t = self._smoothed(self.rule(product, norm_a, norm_s, self.eta))
 
@@ -119,7 +122,7 @@ class AntibodyAlignment:
                 "lambda_t": lambda_t,
                 "cosine": cosine(product, norm_a, norm_s),
                 "grad_norm_align": norm_a,
-                "grad_norm_harmful": math.sqrt(dot(g_h, g_h)),
+                "grad_norm_harmful": norm_h,
                 "grad_norm_sharpness": norm_s,
                 "grad_norm_refusal": math.sqrt(dot(g_r, g_r)),
             },
