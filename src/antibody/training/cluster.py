@@ -45,7 +45,7 @@ def run_on_cluster(stage: Callable[[Any], Any], settings: TrainingSettings, how:
     # A new set of workers resumes, so the first does as well, in a directory that is now free or the run's own.
     settings = replace(settings, resume=True, force=False)
     storage = settings.output.resolve().with_name(f".{settings.output.name}.ray")
-    _connect(how)
+    _connect(how.cluster, how.processes)
     try:
         trainer = TorchTrainer(
             _work,
@@ -86,23 +86,23 @@ def _work(job: dict[str, Any]) -> AntibodyError | None:
     return None
 
 
-def _connect(how: LaunchSettings) -> None:
+def _connect(address: str, workers: int) -> None:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        if how.cluster == LOCAL:
+        if address == LOCAL:
             ray.init(
-                num_cpus=max(how.processes, os.cpu_count() or 1),
+                num_cpus=max(workers, os.cpu_count() or 1),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 **quiet,
             )
         else:
-            if how.cluster != "auto":
-                _knock(how.cluster)
-            ray.init(address=how.cluster, **quiet)
+            if address != "auto":
+                _knock(address)
+            ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(
-            f"There is no Ray cluster at {how.cluster}: {error}",
+            f"There is no Ray cluster at {address}: {error}",
             hint="Give --cluster ray://HOST:10001 of a running one, or --cluster local. "
             "One that asks for a token wants RAY_AUTH_MODE=token in the environment.",
             code="cluster",
