@@ -152,7 +152,8 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 "Use data parallelism alone: DDP or FSDP2.",
             ),
             (
-                any(isinstance(parameter, DTensor) for parameter in self.model.parameters()),
+                getattr(self.model, "is_distributed_loading_by_transformers", False)
+                or any(isinstance(parameter, DTensor) for parameter in self.model.parameters()),
                 "The model was sharded when it was loaded, and its optimiser could not be resumed exactly.",
                 "Load the model whole and let `accelerate` shard it: FSDP2.",
             ),
