@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import shutil
 import socket
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from antibody.errors import AntibodyError, DataError, ModelError, TrainingError, UsageError
+from antibody.errors import AntibodyError, TrainingError, UsageError
 from antibody.failures import machine_failures
 from antibody.files import claim_directory
 from antibody.models.run import Run, is_run
@@ -47,9 +48,15 @@ def run_on_cluster(stage: Callable[[Any], Any], settings: TrainingSettings, how:
     storage = settings.output.resolve().with_name(f".{settings.output.name}.ray")
     _connect(how.cluster, how.processes)
     try:
+        storage.mkdir(parents=True, exist_ok=True)
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"stage": stage, "settings": settings, "folder": str(Path.cwd())},
+            train_loop_config={
+                "stage": stage,
+                "settings": settings,
+                "folder": str(Path.cwd()),
+                "wrong": str(storage / "wrong"),
+            },
             scaling_config=ScalingConfig(num_workers=how.processes, use_gpu=_has_gpus(settings, how.processes)),
             run_config=RunConfig(
                 name=settings.output.name,
@@ -71,18 +78,23 @@ def run_on_cluster(stage: Callable[[Any], Any], settings: TrainingSettings, how:
 
 
 def _work(job: dict[str, Any]) -> AntibodyError | None:
-    """One worker. Returns what no repetition would mend; anything else is raised, and Ray begins again."""
+    """One worker. What it raises ends all workers, and Ray begins anew.
+
+    An error that no repetition would mend is left for the next workers, which return it instead of training: had one
+    worker returned at once, others that found nothing wrong would wait for it.
+    """
     quieten_libraries()
+    wrong = Path(job["wrong"])
+    if wrong.exists():
+        error: AntibodyError = pickle.loads(wrong.read_bytes())
+        return error
     try:
         with machine_failures():
             os.chdir(job["folder"])
             job["stage"](job["settings"])
-    except (UsageError, DataError, ModelError) as error:
-        return error
-    except TrainingError as error:
-        if error.code != "diverged":
-            raise
-        return error
+    except AntibodyError as error:
+        wrong.write_bytes(pickle.dumps(error))
+        raise
     return None
 
 

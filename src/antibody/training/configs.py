@@ -89,7 +89,8 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
         if self.n_gpu > 1:
             raise UsageError(
                 f"{self.n_gpu} GPUs are visible, and `transformers` would spread each batch over them.",
-                hint="Show it one: CUDA_VISIBLE_DEVICES=0.",
+                hint="Begin one process for each, with --processes or accelerate launch; or show it one: "
+                "CUDA_VISIBLE_DEVICES=0.",
                 code="many_devices",
             )
         if self.max_length is None:

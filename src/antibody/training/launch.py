@@ -22,6 +22,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from antibody.errors import AntibodyError, TrainingError, UsageError
 from antibody.failures import machine_failures
+from antibody.models.base import choose_device
 from antibody.models.run import Run
 from antibody.quiet import quieten_libraries
 from antibody.training.settings import LaunchSettings
@@ -66,6 +67,13 @@ def run_in_processes(stage: Stage, settings: Any, count: int) -> None:
             "This process is one of several already.",
             hint="Leave out --processes under accelerate launch or torchrun.",
             code="conflict",
+        )
+    device = choose_device(settings.device)
+    if device.type != "cpu" and count > torch.accelerator.device_count():
+        raise UsageError(
+            f"There are {torch.accelerator.device_count()} GPUs for {count} processes.",
+            hint="Ask for as many processes as there are GPUs, or for --device cpu.",
+            code="device",
         )
     # Each process would otherwise take all cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))

@@ -23,6 +23,7 @@ from antibody.data.preparation import prepare
 from antibody.data.reading import Loaded
 from antibody.data.sources import load_records, load_refusals
 from antibody.errors import AntibodyError, DataError, UsageError
+from antibody.failures import machine_failures
 from antibody.files import sha256_of, write_jsonl
 from antibody.models.base import BaseModel, choose_device, choose_dtype
 from antibody.models.lora import LoraSettings, new_adapter
@@ -126,9 +127,11 @@ def _open(settings: TrainingSettings, data: dict[str, Loaded], refusals: list[st
     wrong: list[AntibodyError | None] = [None]
     if PartialState().is_main_process:
         try:
-            run = open_run(settings.output, settings.to_config(), inputs, resume=settings.resume, force=settings.force)
-            if not run.complete:
-                write_jsonl(run.path / REFUSALS_FILE, [{"text": text} for text in refusals])
+            with machine_failures():
+                config = settings.to_config()
+                run = open_run(settings.output, config, inputs, resume=settings.resume, force=settings.force)
+                if not run.complete:
+                    write_jsonl(run.path / REFUSALS_FILE, [{"text": text} for text in refusals])
         except AntibodyError as error:
             wrong = [error]
     broadcast_object_list(wrong)
