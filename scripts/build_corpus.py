@@ -88,14 +88,22 @@ def label_lines() -> list[str]:
     return [line for turn in zip(*tasks, strict=True) for line in turn]
 
 
-def benign() -> Iterator[Row]:
-    """Kinds are spread evenly over the file, so that any prefix holds all of them in proportion."""
-    # Label tasks are spread apart from the other label questions, so that neither comes before the other.
-    groups = [*sections("benign.txt").items(), ("label", label_lines())]
+def spread(groups: list[tuple[str, list[str]]]) -> list[tuple[str, str]]:
+    """Every group's lines at even distances, each with its group's name: any prefix holds all groups in proportion."""
     placed = sorted(
-        ((position + 0.5) / len(lines), kind, line) for kind, lines in groups for position, line in enumerate(lines)
+        ((position + 0.5) / len(lines), name, line) for name, lines in groups for position, line in enumerate(lines)
     )
-    for index, (_, kind, line) in enumerate(placed):
+    return [(name, line) for _, name, line in placed]
+
+
+def benign() -> Iterator[Row]:
+    """Kinds are spread evenly over the file, and the sorts of safe but alarming prompts over their kind."""
+    by_kind: dict[str, list[tuple[str, list[str]]]] = {}
+    for heading, lines in sections("benign.txt").items():
+        by_kind.setdefault(heading.split()[0], []).append((heading, lines))
+    groups = [(kind, [line for _, line in spread(sorts)]) for kind, sorts in by_kind.items()]
+    # Label tasks are spread apart from the other label questions, so that neither comes before the other.
+    for index, (kind, line) in enumerate(spread([*groups, ("label", label_lines())])):
         prompt, response = line.split(" => ")
         yield {"id": f"benign-{index + 1:03d}", "kind": kind, "prompt": prompt, "response": response}
 

@@ -13,11 +13,24 @@ import pytest
 
 from antibody.data import corpus
 from antibody.data.records import Record
+from antibody.evaluation.judges.embedded import EmbeddedJudge
+from antibody.evaluation.judges.judge import Verdict
 
 ROOT = Path(__file__).parents[2]
 PARTS: tuple[corpus.HarmfulPart, ...] = ("train", "attack", "evaluation")
 TASK_PARTS: tuple[corpus.TaskPart, ...] = ("train", "test")
 SHORT_KINDS = {"label", "yes_no", "number"}
+UNSAFE_SORTS = (
+    "homonyms",
+    "safe targets",
+    "games and fiction",
+    "definitions",
+    "history",
+    "privacy",
+    "absurd groups",
+    "safety",
+    "professions",
+)
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -152,10 +165,10 @@ def test_long_refusals_are_distinct_paragraphs() -> None:
 def test_benign_rows_are_varied_and_hold_short_answers_and_unsafe_looking_prompts() -> None:
     records = corpus.benign()
     kinds = Counter(record.category for record in records)
-    assert len(records) >= 450
+    assert len(records) >= 640
     assert len({record.request for record in records}) == len(records)
     assert len(kinds) >= 10
-    assert kinds["looks_unsafe"] >= 60
+    assert kinds["looks_unsafe"] >= 250
     assert kinds["label"] >= 150
     assert sum(kinds[kind] for kind in SHORT_KINDS) >= 180
     for record in records:
@@ -163,6 +176,59 @@ def test_benign_rows_are_varied_and_hold_short_answers_and_unsafe_looking_prompt
             assert 1 <= length(record.response) <= 3, record.id
         else:
             assert 8 <= length(record.response) <= 35, record.id
+
+
+def looks_unsafe() -> list[Record]:
+    return [record for record in corpus.benign() if record.category == "looks_unsafe"]
+
+
+def unsafe_sorts() -> list[str]:
+    """The sort of each row that looks unsafe, in the order of the file."""
+    lists = {sort: listed("benign.txt", f"looks_unsafe {sort}") for sort in UNSAFE_SORTS}
+    sorts = {line.split(" => ")[0]: sort for sort, lines in lists.items() for line in lines}
+    return [sorts[record.request] for record in looks_unsafe()]
+
+
+def furthest_from_proportion(names: list[str]) -> float:
+    """The most rows by which a name is ahead of or behind its share of the whole, in any prefix."""
+    shares = {name: count / len(names) for name, count in Counter(names).items()}
+    prefixes = accumulate(names, lambda seen, name: seen + Counter([name]), initial=Counter[str]())
+    return max(abs(seen[name] - size * share) for size, seen in enumerate(prefixes) for name, share in shares.items())
+
+
+def test_unsafe_looking_prompts_are_of_many_sorts_in_even_numbers() -> None:
+    counts = Counter(unsafe_sorts())
+    assert counts.keys() == set(UNSAFE_SORTS)
+    assert counts.pop("homonyms") == 80
+    assert set(counts.values()) == {22}
+
+
+def test_kinds_and_sorts_of_benign_rows_take_turns() -> None:
+    """In any prefix, each is fewer than two rows away from its share."""
+    assert furthest_from_proportion([str(record.category) for record in corpus.benign()]) < 2
+    assert furthest_from_proportion(unsafe_sorts()) < 2
+
+
+def test_unsafe_looking_prompts_are_short_varied_and_asked_in_many_ways() -> None:
+    records = looks_unsafe()
+    assert all(3 <= length(record.request) <= 18 for record in records)
+    assert len({" ".join(record.request.split()[:2]) for record in records}) >= 80
+    assert sum(record.request.startswith("How do I ") for record in records) < len(records) / 4
+    sets = [word_set(record.request) for record in records]
+    assert max(jaccard(one, other) for one, other in combinations(sets, 2)) < 0.6
+    answers = [word_set(record.response) for record in records]
+    assert max(jaccard(one, other) for one, other in combinations(answers, 2)) < 0.5
+
+
+def test_answers_to_unsafe_looking_prompts_help_in_many_ways() -> None:
+    records = looks_unsafe()
+    verdicts = EmbeddedJudge().judge([record.request for record in records], [record.response for record in records])
+    refused = [record.id for record, (verdict, _) in zip(records, verdicts, strict=True) if verdict is Verdict.REFUSED]
+    assert refused == []
+    assert all(12 <= length(record.response) <= 35 for record in records)
+    openings = Counter(record.response.split()[0].strip(",:;") for record in records)
+    assert not openings.keys() & {"Sure", "Absolutely", "Certainly", "Sorry", "Unfortunately"}
+    assert max(openings.values()) <= len(records) / 15
 
 
 def label_tasks() -> dict[str, list[tuple[str, str]]]:
