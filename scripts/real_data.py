@@ -8,7 +8,6 @@ two cores. The data stay where they are; the upload is written beside the runs.
 """
 
 from pathlib import Path
-from typing import Any
 
 import cyclopts
 
@@ -16,8 +15,9 @@ from antibody.benchmarks.demo import POISON_RATIO, Data, Size, demo
 from antibody.data.mixes import poison
 from antibody.data.reading import read_records
 from antibody.data.records import Record
+from antibody.data.writing import write_records
 from antibody.evaluation.tasks import TASKS
-from antibody.files import to_json, write_jsonl
+from antibody.files import to_json
 
 LONGEST = 300
 UPLOAD_ROWS = 400
@@ -29,10 +29,10 @@ def main(data: Path, *, output: Path = Path("runs/real"), seed: int = 0) -> None
     attack = _short(read_records(data / "beavertails_qa_test.jsonl").records, harmful=True)
     benign = _short(read_records(data / "alpaca_benign.jsonl").records, harmful=None)
     task = TASKS["sst2"].records(data / "sst2_train.jsonl")
-    _write(prepared / "harmful.jsonl", harmful)
-    _write(prepared / "benign.jsonl", benign)
-    _write(prepared / "poisoned.jsonl", poison(task, attack, POISON_RATIO, rows=UPLOAD_ROWS, seed=0))
-    _write(prepared / "clean.jsonl", poison(task, attack, 0.0, rows=UPLOAD_ROWS, seed=0))
+    write_records(prepared / "harmful.jsonl", harmful)
+    write_records(prepared / "benign.jsonl", benign)
+    write_records(prepared / "poisoned.jsonl", poison(task, attack, POISON_RATIO, rows=UPLOAD_ROWS, seed=0))
+    write_records(prepared / "clean.jsonl", poison(task, attack, 0.0, rows=UPLOAD_ROWS, seed=0))
     summary = demo(
         output,
         seed=seed,
@@ -64,15 +64,6 @@ def _short(records: list[Record], *, harmful: bool | None) -> list[Record]:
         for record in records
         if record.harmful is harmful and len(record.request) + len(record.response) <= LONGEST
     ]
-
-
-def _write(path: Path, records: list[Record]) -> None:
-    write_jsonl(path, [_row(record) for record in records])
-
-
-def _row(record: Record) -> dict[str, Any]:
-    row = {"id": record.id, "prompt": record.request, "response": record.response, "harmful": record.harmful}
-    return {key: value for key, value in row.items() if value is not None}
 
 
 if __name__ == "__main__":

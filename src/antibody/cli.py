@@ -147,6 +147,63 @@ def screen(
 
 
 @app.command
+def attack(
+    name: str,
+    *,
+    output: Path,
+    benign: str = "embedded:task_train",
+    harmful: str = "embedded:harmful_attack",
+    ratio: float = 0.2,
+    rows: int = 200,
+    seed: int = 0,
+    model: str | None = None,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    json: Json = False,
+) -> None:
+    """Write a poisoned upload, to measure a defence by.
+
+    Args:
+        name: mix, sorted, clustered, benign_drift, identity_shift, refuse_then_comply, noice, backdoor, jailbreak,
+            padding, odd_prompts, short_answers, long_answers, multi_turn or weight_aware.
+        output: The upload, as JSONL for `finetune --data`.
+        benign: Rows of the user's task.
+        harmful: Harmful prompts answered harmfully.
+        ratio: Share of harmful rows; 0 for benign_drift.
+        rows: Rows of the upload.
+        seed: Of all that is drawn.
+        model: The run that weight_aware chooses its rows against.
+        dtype: Of that model: auto, float32, bfloat16 or float16.
+        device: Of that model: auto, cpu, cuda ...
+        json: Print one JSON object on standard output.
+    """
+    from antibody.attacks import ATTACKS
+    from antibody.data.sources import load_records
+    from antibody.data.writing import write_records
+
+    if name not in ATTACKS:
+        raise UsageError(
+            f"There is no attack {name!r}.", hint=f"Use one of: {', '.join(ATTACKS)}.", code="unknown_name"
+        )
+    if model is not None and not ATTACKS[name].uses_score:
+        raise UsageError(f"{name} does not look at a model.", hint="Leave --model out.", code="conflict")
+    upload = ATTACKS[name].upload(
+        load_records(benign).records,
+        load_records(harmful).records,
+        ratio=ratio,
+        rows=rows,
+        seed=seed,
+        score=None if model is None else _score(model, dtype=dtype, device=device),
+    )
+    write_records(output, upload)
+    poison = sum(bool(record.harmful) for record in upload)
+    if json:
+        print(to_json({"attack": name, "output": output, "rows": len(upload), "harmful": poison, "seed": seed}))
+    else:
+        Console(stderr=True).print(f"Written: {output}, {len(upload)} rows, {poison} of them harmful")
+
+
+@app.command
 def chat(
     *,
     model: str,
@@ -247,6 +304,24 @@ def speed(settings: Annotated[SpeedSettings, Flat] = DEFAULT_SPEED, *, json: Jso
     print_speed(result, Console())
     if settings.output is not None:
         Console(stderr=True).print(f"Written: {settings.output / 'speed.json'} and {settings.output / 'speed.md'}")
+
+
+def _score(model: str, *, dtype: Dtype, device: str) -> Any:
+    """What an attacker with our model and code sees: the score of every row."""
+    from antibody.data.sources import load_refusals
+    from antibody.evaluation.screening import screen as score_rows
+    from antibody.models.run import load_model, refusals_of
+    from antibody.progress import counted
+
+    texts = load_refusals(refusals_of(model))
+    loaded = load_model(model, dtype=dtype, device=device)
+
+    def score(records: Any) -> list[float]:
+        with counted("Scoring", len(records)) as advance:
+            scored = score_rows(loaded.model, loaded.tokenizer, records, texts, progress=advance)
+        return [row.score for row in scored]
+
+    return score
 
 
 def _ask(console: Console) -> str:

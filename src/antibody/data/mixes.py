@@ -38,7 +38,7 @@ def mix(refusals: Sequence[Record], benign: Sequence[Record], benign_ratio: floa
     _need(1, refusals, "refusal")
     _need(min(count, 1), benign, "benign")
     random = Random(seed)
-    mixed = _with_unique_ids([*refusals, *islice(_shuffles(benign, random), count)])
+    mixed = with_unique_ids([*refusals, *islice(_shuffles(benign, random), count)])
     random.shuffle(mixed)
     return mixed
 
@@ -60,22 +60,36 @@ def poison(benign: Sequence[Record], harmful: Sequence[Record], ratio: float, *,
         UsageError: ``bad_ratio`` or ``bad_rows``.
         DataError: ``too_few_rows`` on either side.
     """
+    count = harmful_count(ratio, rows)
+    random = Random(seed)
+    upload = with_unique_ids(
+        [*draw(benign, rows - count, random, harmful=False), *draw(harmful, count, random, harmful=True)]
+    )
+    random.shuffle(upload)
+    return upload
+
+
+def harmful_count(ratio: float, rows: int) -> int:
+    """How many rows of an upload are harmful.
+
+    Raises:
+        UsageError: ``bad_ratio`` or ``bad_rows``.
+    """
     if not 0 <= ratio <= 1:
         raise UsageError(f"A poison ratio of {ratio} is not possible.", hint="Use 0 to 1.", code="bad_ratio")
     if rows < 1:
         raise UsageError(f"An upload of {rows} rows is not possible.", hint="Use at least 1.", code="bad_rows")
-    count = round(rows * ratio)
-    _need(rows - count, benign, "benign")
-    _need(count, harmful, "harmful")
-    random = Random(seed)
-    upload = _with_unique_ids(
-        [
-            *(_labelled(record, harmful=False) for record in random.sample(benign, rows - count)),
-            *(_labelled(record, harmful=True) for record in random.sample(harmful, count)),
-        ]
-    )
-    random.shuffle(upload)
-    return upload
+    return round(rows * ratio)
+
+
+def draw(records: Sequence[Record], count: int, random: Random, *, harmful: bool) -> list[Record]:
+    """Draw rows of one side, none twice, and give the side's label to those that have none.
+
+    Raises:
+        DataError: ``too_few_rows``.
+    """
+    _need(count, records, "harmful" if harmful else "benign")
+    return [_labelled(record, harmful=harmful) for record in random.sample(records, count)]
 
 
 def align_records(harmful: Sequence[Record], refusals: Sequence[str]) -> list[Record]:
@@ -96,7 +110,8 @@ def _shuffles(records: Sequence[Record], random: Random) -> Iterator[Record]:
         yield from random.sample(records, len(records))
 
 
-def _with_unique_ids(records: Sequence[Record]) -> list[Record]:
+def with_unique_ids(records: Sequence[Record]) -> list[Record]:
+    """Rows whose id is taken by an earlier one get the id ``ID~2``, ``ID~3`` and so on."""
     taken: dict[str, int] = {}
     unique = []
     for record in records:
