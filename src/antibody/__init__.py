@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from antibody.evaluation.evaluate import evaluate
     from antibody.evaluation.settings import EvaluationSettings
+    from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
     from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
+    from antibody.training.finetuning_trainer import AntibodyTrainer
     from antibody.training.settings import AlignmentSettings, FinetuningSettings
     from antibody.training.stages import align, finetune
-    from antibody.training.trainers import AntibodyAlignmentTrainer, AntibodyTrainer
 
 _HOMES = {
     "align": "antibody.training.stages",
@@ -22,8 +23,8 @@ _HOMES = {
     "FinetuningSettings": "antibody.training.settings",
     "AntibodyAlignmentConfig": "antibody.training.configs",
     "AntibodyConfig": "antibody.training.configs",
-    "AntibodyAlignmentTrainer": "antibody.training.trainers",
-    "AntibodyTrainer": "antibody.training.trainers",
+    "AntibodyAlignmentTrainer": "antibody.training.alignment_trainer",
+    "AntibodyTrainer": "antibody.training.finetuning_trainer",
     "evaluate": "antibody.evaluation.evaluate",
     "EvaluationSettings": "antibody.evaluation.settings",
 }

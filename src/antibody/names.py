@@ -8,4 +8,5 @@ BUNDLED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 Method = Literal["antibody", "sft"]
 Rule = Literal["cosine", "kkt", "constant"]
 Score = Literal["mean", "sum"]
+Gate = Literal["off", "mask", "anchor"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

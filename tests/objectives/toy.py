@@ -40,6 +40,7 @@ class ToyStep:
         self.processes = Processes()
         self.batches = batches
         self.size = size
+        self.withheld = 0
         self.forward_passes = 0
 
     def micro_batches(self, name: str) -> list[Batch]:

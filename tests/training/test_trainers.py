@@ -21,7 +21,7 @@ from antibody import (
     align,
 )
 from antibody.errors import DataError, TrainingError, UsageError
-from antibody.training.harmful_stream import HarmfulStream
+from antibody.training.row_stream import RowStream
 
 CHATS = Dataset.from_list(
     [
@@ -249,10 +249,10 @@ def test_parameters_that_are_not_numbers_are_not_saved(tiny_model_folder: Path, 
     assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
-def test_harmful_stream_depends_on_its_offset_alone() -> None:
+def test_row_stream_depends_on_its_offset_alone() -> None:
     rows = [{"row": index} for index in range(5)]
-    whole = [row["row"] for row in HarmfulStream(rows, seed=3).batch(0, 15)]
-    assert [row["row"] for row in HarmfulStream(rows, seed=3).batch(7, 4)] == whole[7:11]
+    whole = [row["row"] for row in RowStream(rows, seed=3).batch(0, 15)]
+    assert [row["row"] for row in RowStream(rows, seed=3).batch(7, 4)] == whole[7:11]
     assert all(sorted(whole[start : start + 5]) == [0, 1, 2, 3, 4] for start in (0, 5, 10))
     assert whole[:5] != whole[5:10]
-    assert [row["row"] for row in HarmfulStream(rows, seed=4).batch(0, 15)] != whole
+    assert [row["row"] for row in RowStream(rows, seed=4).batch(0, 15)] != whole

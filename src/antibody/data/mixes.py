@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from random import Random
+from typing import NamedTuple
 
 from antibody.data.records import Record
 from antibody.errors import DataError, UsageError
@@ -103,6 +104,35 @@ def align_records(harmful: Sequence[Record], refusals: Sequence[str]) -> list[Re
         replace(record, response=refusal, harmful=False)
         for record, refusal in zip(harmful, cycle(refusals), strict=False)
     ]
+
+
+class Parted(NamedTuple):
+    """Records in two parts that share no prompt."""
+
+    train: list[Record]
+    held_out: list[Record]
+
+
+def hold_out(records: Sequence[Record], share: float, *, most: int, seed: int) -> Parted:
+    """Sets rows aside, by their prompts: a prompt with several answers lies on one side with all of them.
+
+    Args:
+        records: At least two prompts.
+        share: Of the prompts that is held out, 0 < share < 1.
+        most: Prompts held out at the most.
+        seed: Of the draw.
+
+    Raises:
+        DataError: ``too_few_rows``.
+    """
+    prompts = list(dict.fromkeys(str(record.prompt) for record in records))
+    _need(2, prompts, "different")
+    count = min(max(1, round(len(prompts) * share)), most)
+    chosen = set(Random(seed).sample(prompts, count))
+    return Parted(
+        train=[record for record in records if str(record.prompt) not in chosen],
+        held_out=[record for record in records if str(record.prompt) in chosen],
+    )
 
 
 def _shuffles(records: Sequence[Record], random: Random) -> Iterator[Record]:

@@ -1,15 +1,15 @@
 """One name for any data: a file, a Hub data set, or a part of the embedded corpus.
 
 ``embedded:harmful_train``, ``embedded:harmful_attack``, ``embedded:harmful_evaluation``, ``embedded:benign``,
-``embedded:task_train`` and ``embedded:task_test`` are the parts of the corpus. ``embedded:upload@RATIO`` is a user's
-upload of 200 task rows of which that share is harmful.
+``embedded:anchors`` (refused harmful prompts among benign rows), ``embedded:task_train`` and ``embedded:task_test`` are
+the parts of the corpus. ``embedded:upload@RATIO`` is a user's upload of 200 task rows of which that share is harmful.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 from antibody.data import corpus
-from antibody.data.mixes import poison
+from antibody.data.mixes import align_records, mix, poison
 from antibody.data.reading import Loaded, read_prompts, read_records, read_texts
 from antibody.data.records import Record
 from antibody.errors import UsageError
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[], list[Record]]] = {
     "harmful_attack": lambda: corpus.harmful("attack"),
     "harmful_evaluation": lambda: corpus.harmful("evaluation"),
     "benign": corpus.benign,
+    "anchors": lambda: mix(align_records(corpus.harmful("train"), corpus.refusals()), corpus.benign(), 0.5, seed=0),
     "task_train": lambda: corpus.task("train"),
     "task_test": lambda: corpus.task("test"),
 }

@@ -15,6 +15,7 @@ from antibody.models.base import BaseModel, load_base
 from antibody.models.lora import ADAPTER_FILE, load_adapter
 
 REFUSALS_FILE = "refusals.jsonl"
+ANCHORS_FILE = "anchors.jsonl"
 INPUTS_FILE = "inputs.json"
 MARK = "# The settings of an Antibody run; `antibody align|finetune --config` repeats it.\n"
 
@@ -93,6 +94,12 @@ def refusals_of(model: str | Path) -> str:
     """Where the refusals are that a model was taught and so finds likely: in its run, or in the embedded corpus."""
     file = Path(model) / REFUSALS_FILE
     return str(file) if file.exists() else "embedded:refusals"
+
+
+def anchors_of(model: str | Path) -> str | None:
+    """Where the anchors are that a run was aligned on; None where it holds none."""
+    file = Path(model) / ANCHORS_FILE
+    return str(file) if file.exists() else None
 
 
 def open_run(path: Path, config: dict[str, Any], inputs: dict[str, str], *, resume: bool, force: bool) -> Run:

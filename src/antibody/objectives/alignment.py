@@ -21,7 +21,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from antibody.objectives.gradients import Gradient, dot, token_mean_gradient
+from antibody.objectives.gradients import Gradient, cosine, dot, token_mean_gradient
 from antibody.objectives.step import Step, StepResult
 
 
@@ -44,11 +44,6 @@ RULES: dict[str, Callable[[float, float, float, float], float]] = {
     "kkt": kkt_rule,
     "constant": constant_rule,
 }
-
-
-def cosine(product: float, first_norm: float, second_norm: float) -> float:
-    norms = first_norm * second_norm
-    return product / norms if norms > 0 else 0.0
 
 
 @contextmanager

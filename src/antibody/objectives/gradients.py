@@ -26,6 +26,12 @@ def dot(a: Gradient, b: Gradient) -> float:
     return float(total.full_tensor() if isinstance(total, DTensor) else total)
 
 
+def cosine(product: float, first_norm: float, second_norm: float) -> float:
+    """Of two vectors by their product and norms; 0 where one of them is zero."""
+    norms = first_norm * second_norm
+    return product / norms if norms > 0 else 0.0
+
+
 def scale_gradients(parameters: Sequence[Tensor], factor: float) -> None:
     """Multiplies every ``.grad`` in place."""
     for parameter in parameters:

@@ -48,10 +48,15 @@ class Step(Protocol):
     def processes(self) -> Processes:
         """Those that share the step."""
 
+    @property
+    def withheld(self) -> int:
+        """How many rows of this process's batch a gate keeps out of it."""
+
     def micro_batches(self, name: str) -> Sequence[Batch]:
         """This process's part of the step's batch of that name, split to fit in memory, alike in every process.
 
-        An objective must depend neither on the split nor on the number of processes.
+        There are none where a gate withheld every row of every process. An objective must depend neither on the split
+        nor on the number of processes.
         """
 
     def likelihoods(self, batch: Batch) -> RowLikelihoods:
@@ -84,18 +89,21 @@ class StepResult:
     """What is logged of a step.
 
     Attributes:
-        loss: The loss that the user's data had, as the objective weighs it.
+        loss: The loss that the user's data had, as the objective weighs it; None where none of it counted.
         metrics: Further scalars by name.
         rows: Per-row values, where the objective judges rows.
     """
 
-    loss: float
+    loss: float | None
     metrics: dict[str, float] = field(default_factory=dict)
     rows: RowWeights | None = None
 
 
 class Objective(Protocol):
-    """Composes an update direction. State that must survive a resume goes through the two state methods."""
+    """Composes an update direction. State that must survive a resume goes through the two state methods.
+
+    One that leaves every ``.grad`` None skips the step: no parameter and no optimiser state moves.
+    """
 
     def __call__(self, step: Step) -> StepResult: ...
 

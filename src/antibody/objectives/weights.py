@@ -12,14 +12,19 @@ The softmax's normaliser cancels in L. With ``e_i = exp(r_i/τ − c)``, the gra
 over micro-batches and processes and divided once by the accumulated ``Σ e_i N_i``: one pass, whatever the split. c is
 the largest r_i/τ so far in any process; when a larger one comes, what was accumulated is scaled to it, so that nothing
 overflows.
+
+Where there is a gate (`antibody.objectives.gate`), the rows it withholds are not among the batch, and anchors may share
+the step with the rest.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from antibody.objectives.gradients import scale_gradients
+from antibody.objectives.gate import anchor_share
+from antibody.objectives.gradients import cosine, dot, scale_gradients, take_gradient, token_mean_gradient
 from antibody.objectives.step import RowLikelihoods, RowWeights, Step, StepResult
 
 
@@ -37,16 +42,18 @@ SCORES = {"mean": mean_score, "sum": sum_score}
 
 
 class AntibodyWeights:
-    """One fine-tuning step. Needs the batches ``rows`` and ``refusals``, split alike.
+    """One fine-tuning step. Needs the batches ``rows`` and ``refusals``, split alike, and perhaps ``anchors``.
 
     Args:
         score: A key of `SCORES`.
         tau: τ, the softmax's temperature; infinity weighs all rows alike, which is plain SFT.
+        anchor_floor: φ_0, the anchors' least share of a step; None where there are no anchors.
     """
 
-    def __init__(self, *, score: str, tau: float) -> None:
+    def __init__(self, *, score: str, tau: float, anchor_floor: float | None = None) -> None:
         self.score = SCORES[score]
         self.tau = tau
+        self.anchor_floor = anchor_floor
 
     def __call__(self, step: Step) -> StepResult:
         offset = -math.inf
@@ -70,9 +77,12 @@ class AntibodyWeights:
             step.backward((exponentials.to(compliance.nll.dtype) * compliance.nll).sum())
             weighted_nll = rescale * weighted_nll + (exponentials * compliance.nll.detach()).sum().item()
             weighted_tokens = rescale * weighted_tokens + (exponentials * compliance.tokens).sum().item()
+        if not judged:
+            # The gate withheld the batch in every process.
+            return self._with_anchors(step, StepResult(loss=None), kept=0)
         scores, logits, present = (torch.cat(parts) for parts in zip(*judged, strict=True))
         exponentials = (logits - offset).exp()
-        weighted_nll, weighted_tokens, normaliser, squares, score_sum, rows_present = step.processes.total(
+        weighted_nll, weighted_tokens, normaliser, squares, score_sum, kept = step.processes.total(
             weighted_nll,
             weighted_tokens,
             exponentials.sum().item(),
@@ -82,11 +92,27 @@ class AntibodyWeights:
         )
         step.processes.sum_gradients(step.parameters)
         scale_gradients(step.parameters, 1 / weighted_tokens)
-        return StepResult(
+        result = StepResult(
             loss=weighted_nll / weighted_tokens,
-            metrics={"score_mean": score_sum / rows_present, "effective_rows": normaliser**2 / squares},
+            metrics={"score_mean": score_sum / kept, "effective_rows": normaliser**2 / squares},
             rows=RowWeights(scores=scores, weights=exponentials / normaliser),
         )
+        return self._with_anchors(step, result, kept)
+
+    def _with_anchors(self, step: Step, user: StepResult, kept: float) -> StepResult:
+        """δ = (1 − φ) g_user + φ g_anchor, where there are anchors. Else a batch withheld whole leaves no direction."""
+        [withheld] = step.processes.total(step.withheld)
+        metrics = user.metrics | {"rows_withheld": withheld}
+        if self.anchor_floor is None:
+            return replace(user, metrics=metrics)
+        g_user = take_gradient(step.parameters)
+        g_anchor, loss_anchor = token_mean_gradient(step, step.micro_batches("anchors"))
+        share = anchor_share(kept, kept + withheld, self.anchor_floor)
+        agreement = cosine(dot(g_user, g_anchor), math.sqrt(dot(g_user, g_user)), math.sqrt(dot(g_anchor, g_anchor)))
+        for parameter, u, a in zip(step.parameters, g_user, g_anchor, strict=True):
+            parameter.grad = u.mul_(1 - share).add_(a, alpha=share)
+        metrics |= {"anchor_share": share, "loss_anchor": loss_anchor, "anchor_cosine": agreement}
+        return replace(user, metrics=metrics)
 
     def state_dict(self) -> dict[str, float | None]:
         return {}

@@ -1,16 +1,34 @@
 """What the defence thought of each row, over the whole run. Holds no text."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from antibody.data.records import Record
 
 
+class Screened(NamedTuple):
+    """What the aligned model thought of each row before training.
+
+    Attributes:
+        scores: q_i, nats a token, by the row's index.
+        benign_probabilities: p_i, likewise.
+    """
+
+    scores: list[float]
+    benign_probabilities: list[float]
+
+
 class RowAudit:
-    """Collects every row's scores and weights, and survives a resume."""
+    """Collects every row's screening, scores and weights, and survives a resume.
+
+    Attributes:
+        screened: None where there is no gate.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[int, list[tuple[int, float, float]]] = {}
+        self.screened: Screened | None = None
 
     def add(self, step: int, rows: Sequence[int], scores: Sequence[float], weights: Sequence[float]) -> None:
         """Adds one step.
@@ -18,31 +36,41 @@ class RowAudit:
         Args:
             step: 1-based optimiser step.
             rows: Indices in the data set.
-            scores: r_i, nats.
-            weights: w_i, which sum to 1 over the batch.
+            scores: r_i, nats; NaN where the gate withheld the row.
+            weights: w_i, which sum to 1 over the batch, or to 0.
         """
         for row, score, weight in zip(rows, scores, weights, strict=True):
             self.rows.setdefault(row, []).append((step, score, weight * len(rows)))
 
-    def report(self, records: Sequence[Record]) -> list[dict[str, Any]]:
+    def report(self, records: Sequence[Record], *, threshold: float) -> list[dict[str, Any]]:
         """One object a row of the upload. A weight of 1.0 is the row's fair share of its batch."""
-        return [_row(record, self.rows.get(index, [])) for index, record in enumerate(records)]
+        return [self._row(index, record, threshold) for index, record in enumerate(records)]
 
-    def state_dict(self) -> list[list[Any]]:
-        return [[row, seen] for row, seen in self.rows.items()]
+    def _row(self, index: int, record: Record, threshold: float) -> dict[str, Any]:
+        seen = self.rows.get(index, [])
+        scored = [score for _, score, _ in seen if not math.isnan(score)]
+        probability = self.screened.benign_probabilities[index] if self.screened else None
+        return {
+            "line": record.line,
+            "id": record.id,
+            "harmful": record.harmful,
+            "screening_score": self.screened.scores[index] if self.screened else None,
+            "benign_probability": probability,
+            "withheld": probability is not None and probability < threshold,
+            "times_seen": len(seen),
+            "score_first": scored[0] if scored else None,
+            "score_last": scored[-1] if scored else None,
+            "weight_mean": sum(weight for _, _, weight in seen) / len(seen) if seen else None,
+            "weights": [[step, weight] for step, _, weight in seen],
+        }
 
-    def load_state_dict(self, state: list[list[Any]]) -> None:
-        self.rows = {row: [(step, score, weight) for step, score, weight in seen] for row, seen in state}
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [[row, seen] for row, seen in self.rows.items()], "screened": self.screened}
 
-
-def _row(record: Record, seen: Sequence[tuple[int, float, float]]) -> dict[str, Any]:
-    return {
-        "line": record.line,
-        "id": record.id,
-        "harmful": record.harmful,
-        "times_seen": len(seen),
-        "score_first": seen[0][1] if seen else None,
-        "score_last": seen[-1][1] if seen else None,
-        "weight_mean": sum(weight for _, _, weight in seen) / len(seen) if seen else None,
-        "weights": [[step, weight] for step, _, weight in seen],
-    }
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # A score that is no number is written as null.
+        self.rows = {
+            row: [(step, math.nan if score is None else score, weight) for step, score, weight in seen]
+            for row, seen in state["rows"]
+        }
+        self.screened = Screened(*state["screened"]) if state["screened"] else None

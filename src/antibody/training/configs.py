@@ -1,5 +1,6 @@
 """Configurations: `trl.SFTConfig` and the method's own settings. What cannot work with an objective is refused here."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -9,7 +10,7 @@ from trl import SFTConfig
 
 from antibody.errors import UsageError
 from antibody.models.base import choose_device, has_bfloat16
-from antibody.names import Method
+from antibody.names import Gate, Method
 from antibody.objectives.alignment import RULES, AntibodyAlignment
 from antibody.objectives.sft import PlainSFT
 from antibody.objectives.step import Objective
@@ -115,11 +116,20 @@ class AntibodyConfig(ObjectiveConfig):
         method: ``antibody``, or ``sft`` for the undefended baseline.
         score: ``mean`` (published code) or ``sum`` (the paper's text).
         tau: τ, the softmax's temperature.
+        gate: ``off`` (published), ``mask`` or ``anchor``, see `antibody.objectives.gate`; None is ``anchor``, and
+            ``off`` for the undefended baseline.
+        gate_threshold: Probability of being benign below which a row is withheld.
+        anchor_rows: Anchors of every optimiser step.
+        anchor_floor: φ_0, the anchors' least share of a step.
     """
 
     method: str = field(default="antibody", metadata={"help": "antibody or sft."})
     score: str = field(default="mean", metadata={"help": "mean or sum."})
     tau: float = field(default=1.0, metadata={"help": "Temperature of the rows' softmax."})
+    gate: str | None = field(default=None, metadata={"help": "off, mask or anchor."})
+    gate_threshold: float = field(default=0.5, metadata={"help": "Least probability of being benign."})
+    anchor_rows: int = field(default=4, metadata={"help": "Anchors of every optimiser step."})
+    anchor_floor: float = field(default=0.2, metadata={"help": "The anchors' least share of a step."})
 
     learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's learning rate."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule."})
@@ -131,11 +141,28 @@ class AntibodyConfig(ObjectiveConfig):
         _one_of("score", self.score, tuple(SCORES))
         if not self.tau > 0:
             raise UsageError(f"tau={self.tau} is not positive.", hint="The paper uses 1.", code="out_of_range")
+        if self.gate is None:
+            self.gate = "off" if self.method == "sft" else "anchor"
+        _one_of("gate", self.gate, get_args(Gate))
+        if self.method == "sft" and self.gate != "off":
+            raise UsageError(
+                f"method='sft' is the undefended baseline and takes no gate={self.gate!r}.",
+                hint="Use method='antibody'.",
+                code="conflict",
+            )
+        for name, highest in (("gate_threshold", 1), ("anchor_floor", 1), ("anchor_rows", math.inf)):
+            if not 0 < getattr(self, name) <= highest:
+                raise UsageError(
+                    f"{name}={getattr(self, name)} is out of range.",
+                    hint=f"Use more than 0{', and at most 1' if highest == 1 else ''}.",
+                    code="out_of_range",
+                )
 
     def objective(self) -> Objective:
         if self.method == "sft":
             return PlainSFT("rows")
-        return AntibodyWeights(score=self.score, tau=self.tau)
+        floor = self.anchor_floor if self.gate == "anchor" else None
+        return AntibodyWeights(score=self.score, tau=self.tau, anchor_floor=floor)
 
 
 @dataclass

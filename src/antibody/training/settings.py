@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from antibody.errors import UsageError
-from antibody.names import Dtype, Method, Rule, Score
+from antibody.names import Dtype, Gate, Method, Rule, Score
 
 POSITIVE = (
     "steps",
@@ -133,6 +133,8 @@ class AlignmentSettings(TrainingSettings):
         harmful: Harmful prompts with harmful responses; rows labelled safe are left out.
         benign: Prompts with helpful responses, mixed into the refusals.
         benign_ratio: Benign rows' share of the alignment data. Without them the model refuses everything.
+        calibration_ratio: Share of the harmful and of the benign prompts, 100 of each at most, that is kept from
+            training to find where the gate's score turns from harmful to benign.
         rho: Radius of the simulated attack.
         eta: How much flatter a step must leave the harmful loss; lambda itself under rule constant.
         lambda_refusal: Weight of the refusal at the attacked parameters; default from the preset.
@@ -145,11 +147,22 @@ class AlignmentSettings(TrainingSettings):
     benign: str = "embedded:benign"
     # ASSUMPTION, from trials on SmolLM2-135M: with fewer, short helpful answers look as unlikely as harmful ones.
     benign_ratio: float = 0.5
+    # ASSUMPTION: the least that leaves some dozens of the embedded rows.
+    calibration_ratio: float = 0.2
     rho: float = 0.1
     eta: float = 5.0
     lambda_refusal: float | None = None
     rule: Rule = "cosine"
     momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.calibration_ratio < 1:
+            raise UsageError(
+                f"calibration_ratio={self.calibration_ratio} is out of range.",
+                hint="Use more than 0 and less than 1.",
+                code="out_of_range",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +175,12 @@ class FinetuningSettings(TrainingSettings):
         refusals: JSONL with a `text` a line: the refusals rows are compared with. Default: those of the aligned run.
         score: mean (a token, published code) or sum (the paper's text).
         tau: Temperature of the rows' softmax; default from the preset.
+        gate: anchor, mask or off (the published method). Default: anchor, and off for method sft.
+        gate_threshold: Probability of being benign below which a row is withheld.
+        anchors: Rows that share every step under gate anchor. Default: those of the aligned run.
+        anchor_rows: Anchors of every step.
+        anchor_floor: The anchors' least share of a step.
+        shuffle: Train on the rows in a new order every epoch, instead of the file's.
         allow_unaligned: Weigh rows by a model that no run of ours aligned.
     """
 
@@ -170,4 +189,10 @@ class FinetuningSettings(TrainingSettings):
     refusals: str | None = None
     score: Score = "mean"
     tau: float | None = None
+    gate: Gate | None = None
+    gate_threshold: float = 0.5
+    anchors: str | None = None
+    anchor_rows: int = 4
+    anchor_floor: float = 0.2
+    shuffle: bool = True
     allow_unaligned: bool = False

@@ -9,6 +9,7 @@ import logging
 import time
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 from accelerate import PartialState
@@ -18,25 +19,32 @@ from torch.distributed.tensor import DTensor
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from antibody.data.mixes import align_records, mix
+from antibody.data.mixes import align_records, hold_out, mix
 from antibody.data.preparation import prepare
 from antibody.data.reading import Loaded
 from antibody.data.sources import load_records, load_refusals
+from antibody.data.writing import write_records
 from antibody.errors import AntibodyError, DataError, UsageError
 from antibody.failures import machine_failures
 from antibody.files import sha256_of, write_jsonl
 from antibody.models.base import BaseModel, choose_device, choose_dtype
 from antibody.models.lora import LoraSettings, new_adapter
-from antibody.models.run import REFUSALS_FILE, Run, is_run, load_model, open_run, refusals_of
+from antibody.models.run import ANCHORS_FILE, REFUSALS_FILE, Run, anchors_of, is_run, load_model, open_run, refusals_of
 from antibody.reports import write_card
+from antibody.screening.calibration import calibration_of
+from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
 from antibody.training.checkpoints import MetricsWriter
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
+from antibody.training.finetuning_trainer import AntibodyTrainer
+from antibody.training.objective_trainer import ObjectiveTrainer
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.progress import ProgressBar
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings
-from antibody.training.trainers import AntibodyAlignmentTrainer, AntibodyTrainer, ObjectiveTrainer
 
 logger = logging.getLogger(__name__)
+
+MOST_HELD_OUT = 100
+MOST_ANCHORS = 256
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
@@ -56,7 +64,13 @@ def align(settings: AlignmentSettings) -> Run:
     refusals = load_refusals(settings.refusals)
     harmful = _only(load_records(settings.harmful), harmful=True)
     benign = _only(load_records(settings.benign), harmful=False)
-    records = mix(align_records(harmful.records, refusals), benign.records, settings.benign_ratio, seed=settings.seed)
+    # Rows that are never trained on find where the gate's score turns from harmful to benign.
+    attack_rows, benign_rows = (
+        hold_out(loaded.records, settings.calibration_ratio, most=MOST_HELD_OUT, seed=settings.seed)
+        for loaded in (harmful, benign)
+    )
+    answered = align_records(attack_rows.train, refusals)
+    records = mix(answered, benign_rows.train, settings.benign_ratio, seed=settings.seed)
     data = {"harmful": harmful, "benign": benign}
     run = _open(settings, data, refusals)
     if run.complete:
@@ -65,7 +79,7 @@ def align(settings: AlignmentSettings) -> Run:
     started = time.perf_counter()
     model = _with_adapter(settings)
     train = prepare(records, model.tokenizer, max_length=settings.max_length)
-    attack = prepare(harmful.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
+    attack = prepare(attack_rows.train, model.tokenizer, max_length=settings.max_length, refusals=refusals)
     trainer = AntibodyAlignmentTrainer(
         model.model,
         config,
@@ -75,8 +89,14 @@ def align(settings: AlignmentSettings) -> Run:
         refusals=refusals,
     )
     _train(trainer, run, f"Aligning ({settings.method})")
-    truncated = sum(train["truncated"]) + sum(attack["truncated"])
-    _finish(run, trainer, settings, model, kind="alignment", data=data, truncated=truncated, started=started)
+    if trainer.accelerator.is_main_process:
+        chosen = Random(settings.seed).sample(answered, min(len(answered), MOST_ANCHORS // 2))
+        write_records(run.path / ANCHORS_FILE, mix(chosen, benign_rows.train, 0.5, seed=settings.seed))
+    more = {
+        "truncated_rows": sum(train["truncated"]) + sum(attack["truncated"]),
+        "calibration": trainer.calibrate(attack_rows.held_out, benign_rows.held_out).to_manifest(),
+    }
+    _finish(run, trainer, settings, model, kind="alignment", data=data, more=more, started=started)
     return run
 
 
@@ -90,10 +110,17 @@ def finetune(settings: FinetuningSettings) -> Run:
     _refuse_own_output(settings)
     preset = _preset(settings)
     settings = _resolved(settings, preset.finetuning, preset.lora)
-    config = AntibodyConfig(**_arguments(settings, "method", "score", "tau"))
+    config = AntibodyConfig(
+        **_arguments(settings, "method", "score", "tau", "gate", "gate_threshold", "anchor_rows", "anchor_floor"),
+        train_sampling_strategy="random" if settings.shuffle else "sequential",
+    )
+    calibration = calibration_of(settings.model) if config.gate != "off" else None
     upload = load_records(settings.data, format=settings.data_format)
     refusals = load_refusals(settings.refusals or refusals_of(settings.model))
     data = {"upload": upload}
+    anchors = load_records(settings.anchors or anchors_of(settings.model) or "embedded:anchors")
+    if config.gate == "anchor":
+        data["anchors"] = anchors
     run = _open(settings, data, refusals)
     if run.complete:
         return run
@@ -107,12 +134,19 @@ def finetune(settings: FinetuningSettings) -> Run:
         train_dataset=train,
         processing_class=model.tokenizer,
         refusals=refusals,
+        calibration=calibration,
+        anchors=prepare(anchors.records, model.tokenizer, max_length=settings.max_length),
     )
     _train(trainer, run, f"Fine-tuning ({settings.method})")
     if settings.method != "sft" and trainer.accelerator.is_main_process:
-        write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records))
-    truncated = sum(train["truncated"])
-    _finish(run, trainer, settings, model, kind="finetuning", data=data, truncated=truncated, started=started)
+        write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=config.gate_threshold))
+    more = {"truncated_rows": sum(train["truncated"])}
+    if calibration is not None:
+        # What is fine-tuned on from here is still judged as the aligned model's rows are.
+        more["calibration"] = Run(Path(settings.model)).manifest()["calibration"]
+        if trainer.accelerator.is_main_process:
+            write_records(run.path / ANCHORS_FILE, anchors.records)
+    _finish(run, trainer, settings, model, kind="finetuning", data=data, more=more, started=started)
     return run
 
 
@@ -123,7 +157,8 @@ def _open(settings: TrainingSettings, data: dict[str, Loaded], refusals: list[st
     """
     inputs = {name: loaded.sha256 for name, loaded in data.items()} | {"refusals": sha256_of(refusals)}
     if is_run(settings.model):
-        inputs["parent"] = Run(Path(settings.model)).manifest()["adapter_sha256"]
+        parent = Run(Path(settings.model)).manifest()
+        inputs |= {"parent": parent["adapter_sha256"], "calibration": sha256_of(parent.get("calibration"))}
     wrong: list[AntibodyError | None] = [None]
     if PartialState().is_main_process:
         try:
@@ -292,13 +327,13 @@ def _finish(
     *,
     kind: str,
     data: dict[str, Loaded],
-    truncated: int,
+    more: dict[str, Any],
     started: float,
 ) -> None:
     adapter = {name: _whole(p) for name, p in trainer.model.named_parameters() if p.requires_grad}
     if trainer.accelerator.is_main_process:
         run.save_adapter(trainer.model, adapter)
-        run.write_manifest(_manifest(trainer, settings, model, kind, data, truncated, started))
+        run.write_manifest(_manifest(trainer, settings, model, kind, data, started) | more)
         write_card(run.path)
     trainer.accelerator.wait_for_everyone()
 
@@ -314,7 +349,6 @@ def _manifest(
     model: BaseModel,
     kind: str,
     data: dict[str, Loaded],
-    truncated: int,
     started: float,
 ) -> dict[str, Any]:
     parent = Run(Path(settings.model)) if is_run(settings.model) else None
@@ -343,7 +377,6 @@ def _manifest(
         "data": {
             name: {"path": loaded.path, "sha256": loaded.sha256, "rows": loaded.rows} for name, loaded in data.items()
         },
-        "truncated_rows": truncated,
         "settings": settings.to_config(),
         "processes": trainer.processes.count,
         "versions": {

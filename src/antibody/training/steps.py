@@ -20,6 +20,7 @@ class ModelStep:
         parameters: Its trainable parameters; all sharded by FSDP2, or none.
         processes: Those that share the step.
         batches: This process's micro-batches by name.
+        withheld: How many rows of this process's batch a gate keeps out of it.
         autocast: Opens the trainer's autocast context around a forward pass.
     """
 
@@ -29,12 +30,14 @@ class ModelStep:
         parameters: Sequence[Tensor],
         processes: Processes,
         batches: Mapping[str, Sequence[Batch]],
+        withheld: int,
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self.model = model
         self.parameters = parameters
         self.processes = processes
         self.batches = batches
+        self.withheld = withheld
         self.autocast = autocast
         # FSDP2 averages gradients over the processes, where an objective wants their sum.
         self.gradient_factor = processes.count if isinstance(parameters[0], DTensor) else 1

@@ -25,10 +25,11 @@ from antibody.data.preparation import prepare
 from antibody.models.base import BaseModel
 from antibody.models.lora import LoraSettings, new_adapter
 from antibody.models.run import is_run, load_model
+from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
-from antibody.training.harmful_stream import HarmfulStream
+from antibody.training.finetuning_trainer import AntibodyTrainer
 from antibody.training.presets import Preset, preset_for
-from antibody.training.trainers import AntibodyAlignmentTrainer, AntibodyTrainer
+from antibody.training.row_stream import RowStream
 
 Stage = Literal["finetune", "align"]
 Contender = Literal["hf_trainer", "trl", "textbook", "antibody"]
@@ -97,7 +98,7 @@ def rows_of(case: Case, tokenizer: Any, steps: int, settings: SpeedSettings) -> 
     if case.stage == "finetune":
         return Rows(prepared(finetuning_rows(case.rows, count, seed=settings.seed)))
     align, harmful = (prepared(records) for records in alignment_rows(case.rows, count, seed=settings.seed))
-    return Rows(align, HarmfulStream(harmful, seed=settings.seed).batch(0, count), harmful)
+    return Rows(align, RowStream(harmful, seed=settings.seed).batch(0, count), harmful)
 
 
 def build(case: Case, loaded: BaseModel, rows: Rows, *, steps: int, output: Path, settings: SpeedSettings) -> Any:

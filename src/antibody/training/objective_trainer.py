@@ -9,8 +9,9 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
@@ -25,22 +26,40 @@ from trl.trainer.utils import get_config_model_id
 
 from antibody.data import corpus
 from antibody.data.collation import INPUT_KEYS, STAND_IN, PairedCollator, by_length, split_batch
-from antibody.data.preparation import PREPARED, prepare, records_of
+from antibody.data.preparation import PREPARED, prepare, records_of, refusal_ids
 from antibody.data.records import Record
+from antibody.data.tokenization import tokenize_records
 from antibody.errors import TrainingError, UsageError
 from antibody.objectives.gradients import all_finite
 from antibody.objectives.processes import Processes
-from antibody.objectives.step import StepResult
+from antibody.objectives.step import RowWeights
+from antibody.progress import counted
+from antibody.screening.calibration import Fit, fit
+from antibody.screening.scores import REFUSALS_SCORED, refusal_surprise
 from antibody.training.audit import RowAudit
 from antibody.training.batches import SharedBatches, share_of
 from antibody.training.checkpoints import StateWriter, last_checkpoint, read_state
-from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig, ObjectiveConfig
-from antibody.training.harmful_stream import HarmfulStream
+from antibody.training.configs import ObjectiveConfig
+from antibody.training.row_stream import RowStream
 from antibody.training.steps import ModelStep
 
 logger = logging.getLogger(__name__)
 
-Batches = dict[str, list[dict[str, Tensor]]]
+Rows = dict[str, Tensor]
+
+
+class StepRows(NamedTuple):
+    """What a process contributes to a step.
+
+    Attributes:
+        batches: Micro-batches by name.
+        judged: The loader's rows that the objective sees, in its order.
+        withheld: How many of the loader's rows a gate keeps out.
+    """
+
+    batches: dict[str, list[Rows]]
+    judged: Sequence[Rows]
+    withheld: int = 0
 
 
 class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
@@ -100,7 +119,8 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         self.refusals = list(refusals if refusals is not None else corpus.refusals())
         self.objective = args.objective()
         self.audit = RowAudit()
-        self._gathered: list[dict[str, Tensor]] = []
+        self._gathered: list[Rows] = []
+        self._steps_with_loss = 0
         super().__init__(
             model=model,
             args=args,
@@ -215,58 +235,106 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         started = time.perf_counter()
         model.train()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        batches = self._batches(gathered)
-        whole = model.module if isinstance(model, DistributedDataParallel) else model
-        result = self.objective(
-            ModelStep(whole, parameters, self.processes, batches, self.compute_loss_context_manager)
+        rows = self._step_rows(gathered)
+        step = ModelStep(
+            whole(model), parameters, self.processes, rows.batches, rows.withheld, self.compute_loss_context_manager
         )
-        finite = math.isfinite(result.loss) and all_finite([p.grad for p in parameters if p.grad is not None])
+        result = self.objective(step)
+        loss = math.nan if result.loss is None else result.loss
+        finite = result.loss is None or math.isfinite(result.loss)
+        finite = finite and all_finite([p.grad for p in parameters if p.grad is not None])
         if self.processes.any(not finite):
             raise TrainingError(
-                f"Step {self.state.global_step + 1}: the loss or its gradient is not a number ({result.loss}).",
+                f"Step {self.state.global_step + 1}: the loss or its gradient is not a number ({loss}).",
                 hint=f"Begin again with a learning_rate below {self.args.learning_rate}.",
                 code="diverged",
             )
         seconds = time.perf_counter() - started
-        here = sum(int(piece["attention_mask"].sum()) for pieces in batches.values() for piece in pieces)
+        here = sum(int(piece["attention_mask"].sum()) for pieces in rows.batches.values() for piece in pieces)
         [tokens] = self.processes.total(here)
-        self._record(result, gathered)
+        for name, value in result.metrics.items():
+            self._log_metric(name, value)
+        if result.rows is not None or rows.withheld:
+            self._record_rows(gathered, rows.judged, result.rows)
         self._log_metric("tokens_per_second", tokens / seconds)
-        return torch.tensor(result.loss, device=self.args.device)
+        self._steps_with_loss += result.loss is not None
+        return torch.tensor(loss, device=self.args.device)
 
-    def _batches(self, gathered: Sequence[dict[str, Tensor]]) -> Batches:
+    def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
+        """Logs no loss of steps that had none, where `transformers` would fill in 0."""
+        if "loss" in logs and not self._steps_with_loss:
+            logs["loss"] = math.nan
+        self._steps_with_loss = 0
+        super().log(logs, *arguments, **options)
+
+    def calibrate(self, harmful: Sequence[Record], benign: Sequence[Record]) -> Fit:
+        """Where this model's screening score turns from harmful to benign, by rows it was not trained on."""
+        prompts = [
+            tokens.prompt_ids for tokens in tokenize_records([*harmful, *benign], self._tokenizer, self.args.max_length)
+        ]
+        scores = self.surprise(prompts, "Calibrating")
+        return fit(scores[: len(harmful)], scores[len(harmful) :])
+
+    def surprise(self, prompts: Sequence[list[int]], description: str) -> list[float]:
+        """The screening scores of prompts, whose work the processes share. See `antibody.screening.scores`."""
+        count, index = self.processes.count, self.accelerator.process_index
+        # As many for every process: a sharded model needs all of them at every pass.
+        here = share_of([*prompts, *[prompts[-1]] * (-len(prompts) % count)], index, count)
+        refusals = refusal_ids(self.refusals[:REFUSALS_SCORED], self._tokenizer)
+        shown = counted(description, len(here)) if index == 0 else nullcontext(None)
+        with shown as advance, torch.no_grad(), self.compute_loss_context_manager():
+            scores = refusal_surprise(
+                whole(self.model_wrapped),
+                here,
+                refusals,
+                pad_token_id=self._tokenizer.pad_token_id,
+                progress=advance,
+            )
+        numbered = [(place * count + index, score) for place, score in enumerate(scores)]
+        return [score for _, score in sorted(gather_object(numbered))][: len(prompts)]
+
+    def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
         raise NotImplementedError
 
-    def _split(self, gathered: Sequence[dict[str, Tensor]], prefix: str = "") -> list[dict[str, Tensor]]:
+    def _split(self, gathered: Sequence[Rows], prefix: str = "") -> list[Rows]:
         """Micro-batches, as many as in every other process: one that has fewer rows fills up with rows of no weight."""
         pieces = [piece for batch in gathered for piece in split_batch(batch, self.args.micro_batch_size, prefix)]
         missing = int(self.processes.largest(len(pieces))) - len(pieces)
         stand_in = self._prepare_inputs(self.data_collator([]))
         return pieces + missing * split_batch(stand_in, None, prefix)
 
-    def _record(self, result: StepResult, gathered: Sequence[dict[str, Tensor]]) -> None:
-        for name, value in result.metrics.items():
-            self._log_metric(name, value)
-        if result.rows is None:
-            return
-        rows, labels = (torch.cat([batch[name] for batch in gathered]).tolist() for name in ("row", "harmful"))
-        judged = zip(rows, labels, result.rows.scores.tolist(), result.rows.weights.tolist(), strict=False)
-        everywhere = [row for row in gather_object(list(judged)) if row[0] != STAND_IN]
+    def _drawn(self, stream: RowStream, offset: int, size: int) -> list[Rows]:
+        """This process's share of ``size`` rows of a stream, in batches of the loader's size."""
+        rows = share_of(stream.batch(offset, size), self.accelerator.process_index, self.processes.count)
+        width = self.args.per_device_train_batch_size
+        return [
+            self._prepare_inputs(by_length(self.data_collator(rows[start : start + width])))
+            for start in range(0, max(1, len(rows)), width)
+        ]
+
+    def _record_rows(self, gathered: Sequence[Rows], judged: Sequence[Rows], values: RowWeights | None) -> None:
+        """What became of each row. One that the gate withheld has no score of this step, and no weight."""
+        found = dict.fromkeys(_indices(gathered), (math.nan, 0.0))
+        if values is not None:
+            # Rows that only stand in come last.
+            judgements = zip(values.scores.tolist(), values.weights.tolist(), strict=True)
+            found |= dict(zip(_indices(judged), judgements, strict=False))
+        labels = [label for batch in gathered for label in batch["harmful"].tolist()]
+        here = [(row, label, *found[row]) for row, label in zip(_indices(gathered), labels, strict=True)]
+        everywhere = [entry for entry in gather_object(here) if entry[0] != STAND_IN]
         rows, labels, scores, weights = (list(column) for column in zip(*everywhere, strict=True))
         self.audit.add(self.state.global_step + 1, rows, scores, weights)
-        if min(labels) < 0:
-            return
-        harmful = torch.tensor(labels) == 1
-        self._record_labelled(harmful, torch.tensor(scores), torch.tensor(weights))
+        if min(labels) >= 0:
+            self._record_labelled(torch.tensor(labels) == 1, torch.tensor(scores), torch.tensor(weights))
 
     def _record_labelled(self, harmful: Tensor, scores: Tensor, weights: Tensor) -> None:
         """What the rows' labels show. They are logged, never trained by."""
         self._log_metric("data_share_harmful", harmful.double().mean().item())
-        self._log_metric("weight_share_harmful", weights[harmful].sum().item())
-        if harmful.any():
-            self._log_metric("score_harmful", scores[harmful].mean().item())
-        if not harmful.all():
-            self._log_metric("score_benign", scores[~harmful].mean().item())
+        if weights.any():
+            self._log_metric("weight_share_harmful", weights[harmful].sum().item())
+        for name, labelled in (("score_harmful", harmful), ("score_benign", ~harmful)):
+            if (scored := labelled & ~scores.isnan()).any():
+                self._log_metric(name, scores[scored].mean().item())
 
     def _log_metric(self, name: str, value: float) -> None:
         self._metrics["train"][name].append(value)
@@ -315,70 +383,10 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             ) from error
 
 
-class AntibodyTrainer(ObjectiveTrainer):
-    """Stage 2: fine-tunes on a user's rows, each weighed by the model's own judgement of it."""
-
-    config_class = AntibodyConfig
-    needs_refusals = True
-
-    def _refuse_what_breaks_the_method(self) -> None:
-        super()._refuse_what_breaks_the_method()
-        size = self.step_rows
-        last = len(self.train_dataset) % size if not self.args.dataloader_drop_last else 0
-        if self.args.method != "sft" and 1 in {size, last}:
-            raise UsageError(
-                f"{len(self.train_dataset)} rows in batches of {size} leave a row alone, whose weight would be 1.",
-                hint="Choose another batch size, of 2 or more.",
-                code="one_row_batch",
-            )
-
-    def _batches(self, gathered: Sequence[dict[str, Tensor]]) -> Batches:
-        rows = {"rows": self._split(gathered)}
-        return rows if self.args.method == "sft" else rows | {"refusals": self._split(gathered, "refusal_")}
+def whole(model: Any) -> Any:
+    """The model whose gradients nobody adds up behind the objective's back."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-class AntibodyAlignmentTrainer(ObjectiveTrainer):
-    """Stage 1: aligns a model so that later fine-tuning finds the harmful loss flat.
-
-    Args:
-        train_dataset: ``D_align``, harmful prompts with refusals, mixed with benign rows.
-        harmful_dataset: ``D_harm``, harmful prompts with harmful responses. Default: the embedded stand-ins, which
-            carry no usable content; give real rows for a real model.
-    """
-
-    config_class = AntibodyAlignmentConfig
-    needs_refusals = False
-
-    def __init__(
-        self,
-        model: Any,
-        args: AntibodyAlignmentConfig | None = None,
-        *positional: Any,
-        harmful_dataset: Dataset | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(model, args, *positional, **kwargs)
-        if self.args.method == "sft":
-            return
-        if harmful_dataset is None:
-            logger.warning("No harmful_dataset: the embedded stand-ins are used, which carry no real harm.")
-            harmful_dataset = self._prepared(corpus.harmful("train"), self.args.max_length, refusals=True)
-        elif PREPARED not in harmful_dataset.column_names:
-            harmful_dataset = self._prepared(
-                records_of(harmful_dataset, name="harmful"), self.args.max_length, refusals=True
-            )
-        self.harmful = HarmfulStream(harmful_dataset, seed=self.args.seed)
-
-    def _batches(self, gathered: Sequence[dict[str, Tensor]]) -> Batches:
-        align = {"align": self._split(gathered)}
-        if self.args.method == "sft":
-            return align
-        [size] = self.processes.total(sum(int((batch["row"] != STAND_IN).sum()) for batch in gathered))
-        rows = self.harmful.batch(self.state.global_step * self.step_rows, int(size))
-        rows = share_of(rows, self.accelerator.process_index, self.processes.count)
-        width = self.args.per_device_train_batch_size
-        batches = [
-            self._prepare_inputs(by_length(self.data_collator(rows[start : start + width])))
-            for start in range(0, max(1, len(rows)), width)
-        ]
-        return align | {"harmful": self._split(batches), "refusal": self._split(batches, "refusal_")}
+def _indices(batches: Sequence[Rows]) -> list[int]:
+    return [row for batch in batches for row in batch["row"].tolist()]

@@ -1,4 +1,4 @@
-"""The second loader of stage 1, without a position of its own to lose."""
+"""Rows that accompany those of the loader, from a stream without a position of its own to lose."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 
-class HarmfulStream:
-    """``D_harm``, reshuffled at every pass. A batch depends on the seed and its offset alone, so a resume is exact.
+class RowStream:
+    """Rows without end, reshuffled at every pass. A batch depends on the seed and its offset alone: resumes are exact.
 
     Args:
         rows: The tokenised rows.

@@ -1,0 +1,40 @@
+"""The gate: an absolute judgement of each row next to the batch's relative one.
+
+    p_i = σ((q_i − q_0) / s)                how likely row i is benign; q_i is its score under the aligned snapshot
+    row i is kept        iff  p_i ≥ threshold
+    φ = max(φ_0, 1 − kept / rows)           the anchors' share of the step
+    δ = (1 − φ) g_user + φ g_anchor
+
+A softmax over a batch always sums to one: alone, it trains on the least harmful rows of a harmful batch, and Adam
+undoes any shrinking of what is left. So the gate acts on the direction: what it withholds of a batch, anchors get,
+which are rows of the provider's own alignment data. A batch with nothing kept becomes a safety step (``anchor``) or no
+step at all (``mask``). The floor φ_0 is against drift, which benign rows cause as well.
+
+The snapshot's score is computed once, before training, so that no drift during the run can reach it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Calibration(NamedTuple):
+    """A logistic curve through the scores of held-out rows.
+
+    Attributes:
+        decision_point: q_0, the score at which a row is as likely benign as harmful.
+        scale: s > 0, the score's distance over which the odds change by a factor of e.
+    """
+
+    decision_point: float
+    scale: float
+
+    def benign_probability(self, scores: Tensor) -> Tensor:
+        """``[B]``, p_i, from scores ``[B]``."""
+        return torch.sigmoid((scores - self.decision_point) / self.scale)
+
+
+def anchor_share(kept: float, rows: float, floor: float) -> float:
+    """φ, of a batch with ``kept`` of ``rows`` rows, in [0, 1]."""
+    return max(floor, 1 - kept / rows)

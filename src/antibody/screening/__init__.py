@@ -1,0 +1,1 @@
+"""What an aligned model thinks of rows before anything is trained, and how sure that is."""

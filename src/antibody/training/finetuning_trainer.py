@@ -1,0 +1,133 @@
+"""Stage 2 as a `trl.SFTTrainer`."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import TrainerCallback
+
+from antibody.data import corpus
+from antibody.data.collation import STAND_IN
+from antibody.data.preparation import PREPARED, records_of
+from antibody.data.sources import load_records
+from antibody.errors import ModelError, UsageError
+from antibody.objectives.gate import Calibration
+from antibody.training.audit import Screened
+from antibody.training.configs import AntibodyConfig
+from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
+from antibody.training.row_stream import RowStream
+
+logger = logging.getLogger(__name__)
+
+
+class AntibodyTrainer(ObjectiveTrainer):
+    """Stage 2: fine-tunes on a user's rows, each weighed by the model's own judgement of it.
+
+    Args:
+        calibration: Where the gate's score turns from harmful to benign. Default: found before the first step on the
+            embedded stand-ins, which are less varied than real rows.
+        anchors: Rows of the alignment data, harmful prompts with refusals among benign rows, that share every step
+            under ``gate="anchor"``. Default: the embedded ones.
+    """
+
+    config_class = AntibodyConfig
+    needs_refusals = True
+
+    def __init__(
+        self,
+        model: Any,
+        args: AntibodyConfig | None = None,
+        *positional: Any,
+        calibration: Calibration | None = None,
+        anchors: Dataset | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, args, *positional, **kwargs)
+        self.calibration = calibration
+        if self.args.gate != "off":
+            self.add_callback(_BeforeTheFirstStep(self._screen))
+        if self.args.gate == "anchor":
+            self.anchors = RowStream(self._anchors(anchors), seed=self.args.seed)
+
+    def _anchors(self, dataset: Dataset | None) -> Dataset:
+        if dataset is not None and PREPARED in dataset.column_names:
+            return dataset
+        if dataset is not None:
+            records = records_of(dataset, name="anchors")
+        else:
+            logger.warning("No anchors: the embedded ones are used.")
+            records = load_records("embedded:anchors").records
+        return self._prepared(records, self.args.max_length, refusals=False)
+
+    def _refuse_what_breaks_the_method(self) -> None:
+        super()._refuse_what_breaks_the_method()
+        size = self.step_rows
+        last = len(self.train_dataset) % size if not self.args.dataloader_drop_last else 0
+        if self.args.method != "sft" and self.args.gate == "off" and 1 in {size, last}:
+            raise UsageError(
+                f"{len(self.train_dataset)} rows in batches of {size} leave a row alone, whose weight would be 1.",
+                hint="Choose a batch size of 2 or more, or a gate, which judges a row without others.",
+                code="one_row_batch",
+            )
+
+    def _screen(self) -> None:
+        """Judges the upload by the model as it is before the first step. A resumed training was given the judgement."""
+        if self.audit.screened is not None:
+            return
+        if self.calibration is None:
+            self.calibration = self._calibrated()
+        scores = self.surprise(self.train_dataset["prompt_ids"], "Screening the upload")
+        probabilities = self.calibration.benign_probability(torch.tensor(scores, dtype=torch.float64))
+        self.audit.screened = Screened(scores, probabilities.tolist())
+
+    def _calibrated(self) -> Calibration:
+        logger.warning("No calibration: it is found on the embedded stand-ins.")
+        found = self.calibrate(corpus.harmful("train")[:64], corpus.benign()[:64]).calibration
+        if found is None:
+            raise ModelError(
+                "This model finds refusals no likelier on harmful prompts than on others: it cannot judge rows.",
+                hint="Align it first, or choose gate='off'.",
+                code="not_calibrated",
+            )
+        return found
+
+    def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
+        if self.args.method == "sft":
+            return StepRows({"rows": self._split(gathered)}, gathered)
+        kept = gathered if self.audit.screened is None else self._kept(gathered)
+        batches = {"rows": self._split(kept), "refusals": self._split(kept, "refusal_")}
+        if self.args.gate == "anchor":
+            count = self.args.anchor_rows
+            batches["anchors"] = self._split(self._drawn(self.anchors, self.state.global_step * count, count))
+        present, left = (sum(int((batch["row"] != STAND_IN).sum()) for batch in rows) for rows in (gathered, kept))
+        return StepRows(batches, kept, withheld=present - left)
+
+    def _kept(self, gathered: Sequence[Rows]) -> list[Rows]:
+        """Without the rows that the gate withholds, and without those that stand in for none."""
+        assert self.audit.screened is not None, "screened before the first step"
+        probabilities = [*self.audit.screened.benign_probabilities, -math.inf]
+        kept = []
+        for batch in gathered:
+            # The index of a row that stands in is -1.
+            keep = torch.tensor([probabilities[row] >= self.args.gate_threshold for row in batch["row"].tolist()])
+            if keep.any():
+                kept.append(_rows_of(batch, keep.to(batch["row"].device)))
+        return kept
+
+
+def _rows_of(batch: Rows, keep: Tensor) -> Rows:
+    return {key: tensor[keep] for key, tensor in batch.items()}
+
+
+class _BeforeTheFirstStep(TrainerCallback):  # type: ignore[misc]
+    """Once the model is where it will be trained, and a resumed one's state is there."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action = action
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.action()
