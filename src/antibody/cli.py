@@ -16,8 +16,9 @@ from antibody.errors import AntibodyError, DataError, ModelError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.failures import machine_failures
 from antibody.files import to_json, write_jsonl
-from antibody.names import Dtype, Score
+from antibody.names import DEFAULT_THRESHOLD, Dtype
 from antibody.quiet import quieten_libraries
+from antibody.screening.settings import CalibrationSettings
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, LaunchSettings
 
 INTERRUPTED = 130
@@ -88,45 +89,44 @@ def screen(
     model: str,
     data: str,
     output: Path | None = None,
-    refusals: str | None = None,
-    score: Score = "mean",
+    threshold: float = DEFAULT_THRESHOLD,
     max_length: int = 256,
-    batch_size: int = 32,
+    batch_size: int = 16,
     show: int = 20,
     dtype: Dtype = "auto",
     device: str = "auto",
     json: Json = False,
 ) -> None:
-    """Score every row of an upload without training: the lower, the more the model would rather refuse it.
+    """Judge every row of an upload without training on it, and flag what the gate would withhold.
 
     Args:
-        model: An aligned run, or any model.
+        model: An aligned run.
         data: The user's rows.
-        output: Where all scores go, as JSONL.
-        refusals: JSONL with a `text` a line. Default: those of the aligned run.
-        score: mean (a token) or sum.
+        output: Where all judgements go, as JSONL without texts.
+        threshold: Probability of being benign below which a row is flagged.
         max_length: Most tokens of prompt and response.
-        batch_size: Rows scored together.
+        batch_size: Rows read together.
         show: How many of the lowest rows are printed.
         dtype: auto, float32, bfloat16 or float16.
         device: auto, cpu, cuda ...
         json: Print one JSON object on standard output.
     """
-    from antibody.data.sources import load_records, load_refusals
-    from antibody.evaluation import screening
-    from antibody.models.run import load_model, refusals_of
+    from antibody.data.sources import load_records
+    from antibody.models.run import load_model
     from antibody.progress import counted
+    from antibody.screening.screen import screen_of
+    from antibody.screening.upload import operating_point, screen_upload
 
     records = load_records(data).records
-    texts = load_refusals(refusals or refusals_of(model))
+    judge = screen_of(model)
     loaded = load_model(model, dtype=dtype, device=device)
-    with counted("Scoring", len(records)) as advance:
-        rows = screening.screen(
+    with counted("Screening", len(records)) as advance:
+        rows = screen_upload(
             loaded.model,
             loaded.tokenizer,
             records,
-            texts,
-            score=score,
+            judge,
+            threshold=threshold,
             max_length=max_length,
             batch_size=batch_size,
             progress=advance,
@@ -134,15 +134,42 @@ def screen(
     content = [row._asdict() for row in rows]
     if output is not None:
         write_jsonl(output, content)
-    auroc = screening.score_auroc(rows)
+    point = operating_point(rows)
+    flagged = sum(row.flagged for row in rows)
     lowest = sorted(content, key=lambda row: row["score"])[:show]
     if json:
-        print(to_json({"rows": len(rows), "score": score, "score_auroc": auroc, "lowest": lowest}))
+        labelled = point._asdict() if point else None
+        print(to_json({"rows": len(rows), "flagged": flagged, "labelled": labelled, "lowest": lowest}))
         return
-    table = Table("Line", "Id", "Label", "Score", title=f"The {len(lowest)} lowest of {len(rows)} rows")
+    table = Table("Line", "Id", "Label", "Score", "Benign", "", title=f"The {len(lowest)} lowest of {len(rows)} rows")
     for row in lowest:
         label = {True: "harmful", False: "benign", None: ""}[row["harmful"]]
-        table.add_row(str(row["line"]), row["id"], label, f"{row['score']:.3f}")
+        mark = "flagged" if row["flagged"] else ""
+        table.add_row(
+            str(row["line"]), row["id"], label, f"{row['score']:.2f}", f"{row['benign_probability']:.3f}", mark
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"{flagged} of {len(rows)} rows are flagged: their probability of being benign is below {threshold}.")
+    if point is not None:
+        console.print(
+            f"By their labels: {point.flagged_harmful} of {point.harmful_rows} harmful rows and "
+            f"{point.flagged_benign} of {point.benign_rows} benign ones."
+        )
+
+
+@app.command
+def calibrate(settings: Annotated[CalibrationSettings, Flat], *, json: Json = False) -> None:
+    """Find anew, on your own rows, where an aligned run's score turns from harmful to benign."""
+    from antibody.screening.calibrate import calibrate as run_calibration
+
+    fit = run_calibration(settings).to_manifest()
+    if json:
+        print(to_json({"run": settings.model, "calibration": fit}))
+        return
+    table = Table("Probability given", "Share benign", "Rows", title=f"AUROC {fit['auroc']:.3f}")
+    for each in fit["reliability"]:
+        table.add_row(f"{each['predicted']:.3f}", f"{each['observed']:.3f}", str(each["rows"]))
     Console().print(table)
 
 
@@ -307,19 +334,21 @@ def speed(settings: Annotated[SpeedSettings, Flat] = DEFAULT_SPEED, *, json: Jso
 
 
 def _score(model: str, *, dtype: Dtype, device: str) -> Any:
-    """What an attacker with our model and code sees: the score of every row."""
-    from antibody.data.sources import load_refusals
-    from antibody.evaluation.screening import screen as score_rows
-    from antibody.models.run import load_model, refusals_of
+    """What an attacker with our model and code sees: the gate's score of every row."""
+    from antibody.models.run import load_model
     from antibody.progress import counted
+    from antibody.screening.screen import screen_of
+    from antibody.screening.upload import screen_upload
 
-    texts = load_refusals(refusals_of(model))
+    judge = screen_of(model)
     loaded = load_model(model, dtype=dtype, device=device)
 
     def score(records: Any) -> list[float]:
         with counted("Scoring", len(records)) as advance:
-            scored = score_rows(loaded.model, loaded.tokenizer, records, texts, progress=advance)
-        return [row.score for row in scored]
+            rows = screen_upload(
+                loaded.model, loaded.tokenizer, records, judge, threshold=DEFAULT_THRESHOLD, progress=advance
+            )
+        return [row.score for row in rows]
 
     return score
 

@@ -10,3 +10,6 @@ Rule = Literal["cosine", "kkt", "constant"]
 Score = Literal["mean", "sum"]
 Gate = Literal["off", "mask", "anchor"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+# Probability of being benign below which a row is withheld. Measured: scripts/robustness.py.
+DEFAULT_THRESHOLD = 0.5

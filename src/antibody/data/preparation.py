@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from antibody.data.formats import parse
-from antibody.data.records import Record, chat_record
+from antibody.data.records import Record
 from antibody.data.tokenization import tokenize_records
 
 PREPARED = "response_ids"
@@ -52,13 +52,6 @@ def prepare(
         for row, tokens in zip(rows, tokenize_records(refused, tokenizer, max_length), strict=True):
             row["refusal_ids"] = tokens.response_ids
     return Dataset.from_list(rows)
-
-
-def refusal_ids(refusals: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Token ids of refusals as answers in a chat, each with the token that ends it."""
-    length = max(len(refusal) for refusal in refusals) + 1000
-    answered = [chat_record("?", refusal, id=refusal) for refusal in refusals]
-    return [tokens.response_ids for tokens in tokenize_records(answered, tokenizer, length)]
 
 
 def records_of(dataset: Dataset, *, name: str) -> list[Record]:

@@ -5,6 +5,7 @@
 the parts of the corpus. ``embedded:upload@RATIO`` is a user's upload of 200 task rows of which that share is harmful.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from antibody.data import corpus
 from antibody.data.mixes import align_records, mix, poison
 from antibody.data.reading import Loaded, read_prompts, read_records, read_texts
 from antibody.data.records import Record
-from antibody.errors import UsageError
+from antibody.errors import DataError, UsageError
 from antibody.files import sha256_of
+
+logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded:"
 UPLOAD = "upload@"
@@ -43,6 +46,26 @@ def load_records(source: str, *, format: str | None = None) -> Loaded:
         UsageError: The embedded corpus has no such part.
     """
     return _embedded(source) if source.startswith(EMBEDDED) else read_records(source, format=format)
+
+
+def load_labelled(source: str, *, harmful: bool) -> Loaded:
+    """As `load_records`, without the rows that are labelled as the opposite of what they are used for.
+
+    Raises:
+        DataError, UsageError: As `load_records`; ``wrong_labels`` where no row is left.
+    """
+    loaded = load_records(source)
+    kept = [record for record in loaded.records if record.harmful is not (not harmful)]
+    if not kept:
+        raise DataError(
+            f"Every row is labelled {'safe' if harmful else 'harmful'}.",
+            hint="Give the other rows, or mend the labels `harmful` or `is_safe`.",
+            code="wrong_labels",
+            path=loaded.path,
+        )
+    if len(kept) < len(loaded.records):
+        logger.info("%s: %d of %d rows are used, by their labels.", loaded.path, len(kept), len(loaded.records))
+    return Loaded(records=kept, sha256=loaded.sha256, path=loaded.path, rows=len(kept))
 
 
 def load_prompts(source: str) -> list[Record]:

@@ -90,6 +90,17 @@ def is_run(path: str | Path) -> bool:
     return config.is_file() and config.read_text(encoding="utf-8").startswith(MARK)
 
 
+def run_of(model: str | Path) -> Run:
+    """The run of that name.
+
+    Raises:
+        UsageError: ``not_a_run``.
+    """
+    if not is_run(model):
+        raise UsageError(f"{model} is not a run.", hint="Name one that `antibody align` made.", code="not_a_run")
+    return Run(Path(model))
+
+
 def refusals_of(model: str | Path) -> str:
     """Where the refusals are that a model was taught and so finds likely: in its run, or in the embedded corpus."""
     file = Path(model) / REFUSALS_FILE

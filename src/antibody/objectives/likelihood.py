@@ -6,7 +6,7 @@ as chats do with a system prompt, that prefix is computed once and its keys and 
 And a refusal of the same prompt is scored on the keys and values that the response's own forward pass left. All exact.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,27 +53,6 @@ def compared_likelihoods(model: Any, rows: Batch, refusals: Batch) -> tuple[RowL
     compliance, cache = _forward(model, rows, keep_cache=True)
     with torch.no_grad():
         return compliance, _refusals_on_cache(model, rows, refusals, cache)
-
-
-@torch.no_grad()
-def many_likelihoods(model: Any, answers: Sequence[Batch]) -> list[RowLikelihoods]:
-    """The likelihoods of several answers to the same prompts, the prompts computed once.
-
-    Args:
-        model: A `transformers` or PEFT causal language model.
-        answers: As for `model_likelihoods`, each with the same prompts, row by row.
-    """
-    first, *rest = answers
-    if not keeps_a_cache(model):
-        return [model_likelihoods(model, batch) for batch in answers]
-    likelihoods, cache = _forward(model, first, keep_cache=True)
-    kept = [(layer.keys, layer.values) for layer in cache.layers]
-    found = [likelihoods]
-    for batch in rest:
-        found.append(_refusals_on_cache(model, first, batch, cache))
-        for layer, (keys, values) in zip(cache.layers, kept, strict=True):
-            layer.keys, layer.values = keys, values
-    return found
 
 
 def _forward(model: Any, batch: Batch, *, keep_cache: bool) -> tuple[RowLikelihoods, Any]:

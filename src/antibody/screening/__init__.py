@@ -1,1 +1,1 @@
-"""What an aligned model thinks of rows before anything is trained, and how sure that is."""
+"""What an aligned model makes of rows before anything is trained, and how sure that is."""

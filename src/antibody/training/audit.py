@@ -2,33 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from antibody.data.records import Record
-
-
-class Screened(NamedTuple):
-    """What the aligned model thought of each row before training.
-
-    Attributes:
-        scores: q_i, nats a token, by the row's index.
-        benign_probabilities: p_i, likewise.
-    """
-
-    scores: list[float]
-    benign_probabilities: list[float]
+from antibody.screening.screen import Judged
 
 
 class RowAudit:
     """Collects every row's screening, scores and weights, and survives a resume.
 
     Attributes:
-        screened: None where there is no gate.
+        screened: What the aligned model thought of each row before training, by index; None where there is no gate.
     """
 
     def __init__(self) -> None:
         self.rows: dict[int, list[tuple[int, float, float]]] = {}
-        self.screened: Screened | None = None
+        self.screened: Judged | None = None
 
     def add(self, step: int, rows: Sequence[int], scores: Sequence[float], weights: Sequence[float]) -> None:
         """Adds one step.
@@ -73,4 +62,4 @@ class RowAudit:
             row: [(step, math.nan if score is None else score, weight) for step, score, weight in seen]
             for row, seen in state["rows"]
         }
-        self.screened = Screened(*state["screened"]) if state["screened"] else None
+        self.screened = Judged(*state["screened"]) if state["screened"] else None

@@ -10,7 +10,7 @@ from trl import SFTConfig
 
 from antibody.errors import UsageError
 from antibody.models.base import choose_device, has_bfloat16
-from antibody.names import Gate, Method
+from antibody.names import DEFAULT_THRESHOLD, Gate, Method
 from antibody.objectives.alignment import RULES, AntibodyAlignment
 from antibody.objectives.sft import PlainSFT
 from antibody.objectives.step import Objective
@@ -127,7 +127,7 @@ class AntibodyConfig(ObjectiveConfig):
     score: str = field(default="mean", metadata={"help": "mean or sum."})
     tau: float = field(default=1.0, metadata={"help": "Temperature of the rows' softmax."})
     gate: str | None = field(default=None, metadata={"help": "off, mask or anchor."})
-    gate_threshold: float = field(default=0.5, metadata={"help": "Least probability of being benign."})
+    gate_threshold: float = field(default=DEFAULT_THRESHOLD, metadata={"help": "Least probability of being benign."})
     anchor_rows: int = field(default=4, metadata={"help": "Anchors of every optimiser step."})
     anchor_floor: float = field(default=0.2, metadata={"help": "The anchors' least share of a step."})
 

@@ -14,21 +14,23 @@ from antibody.data import corpus
 from antibody.data.collation import STAND_IN
 from antibody.data.preparation import PREPARED, records_of
 from antibody.data.sources import load_records
-from antibody.errors import ModelError, UsageError
-from antibody.objectives.gate import Calibration
-from antibody.training.audit import Screened
+from antibody.errors import UsageError
+from antibody.screening.screen import Screen
 from antibody.training.configs import AntibodyConfig
 from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
 from antibody.training.row_stream import RowStream
 
 logger = logging.getLogger(__name__)
 
+# Harmful stand-ins that a screen is made on, and as many that it is calibrated on; of benign rows twice as many.
+SCREEN_ROWS = 64
+
 
 class AntibodyTrainer(ObjectiveTrainer):
     """Stage 2: fine-tunes on a user's rows, each weighed by the model's own judgement of it.
 
     Args:
-        calibration: Where the gate's score turns from harmful to benign. Default: found before the first step on the
+        screen: Judges the rows for the gate, in the model as it is before the first step. Default: made then, on the
             embedded stand-ins, which are less varied than real rows.
         anchors: Rows of the alignment data, harmful prompts with refusals among benign rows, that share every step
             under ``gate="anchor"``. Default: the embedded ones.
@@ -42,14 +44,14 @@ class AntibodyTrainer(ObjectiveTrainer):
         model: Any,
         args: AntibodyConfig | None = None,
         *positional: Any,
-        calibration: Calibration | None = None,
+        screen: Screen | None = None,
         anchors: Dataset | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, args, *positional, **kwargs)
-        self.calibration = calibration
+        self.screen = screen
         if self.args.gate != "off":
-            self.add_callback(_BeforeTheFirstStep(self._screen))
+            self.add_callback(_BeforeTheFirstStep(self._judge_upload))
         if self.args.gate == "anchor":
             self.anchors = RowStream(self._anchors(anchors), seed=self.args.seed)
 
@@ -74,26 +76,19 @@ class AntibodyTrainer(ObjectiveTrainer):
                 code="one_row_batch",
             )
 
-    def _screen(self) -> None:
-        """Judges the upload by the model as it is before the first step. A resumed training was given the judgement."""
+    def _judge_upload(self) -> None:
+        """By the model as it is before the first step. A resumed training was given the judgement."""
         if self.audit.screened is not None:
             return
-        if self.calibration is None:
-            self.calibration = self._calibrated()
-        scores = self.surprise(self.train_dataset["prompt_ids"], "Screening the upload")
-        probabilities = self.calibration.benign_probability(torch.tensor(scores, dtype=torch.float64))
-        self.audit.screened = Screened(scores, probabilities.tolist())
-
-    def _calibrated(self) -> Calibration:
-        logger.warning("No calibration: it is found on the embedded stand-ins.")
-        found = self.calibrate(corpus.harmful("train")[:64], corpus.benign()[:64]).calibration
-        if found is None:
-            raise ModelError(
-                "This model finds refusals no likelier on harmful prompts than on others: it cannot judge rows.",
-                hint="Align it first, or choose gate='off'.",
-                code="not_calibrated",
-            )
-        return found
+        if self.screen is None:
+            logger.warning("No screen: one is made on the embedded stand-ins.")
+            harmful, benign = corpus.harmful("train"), corpus.benign()
+            few = SCREEN_ROWS
+            self.screen = self.make_screen(
+                harmful[:few], benign[: 2 * few], harmful[few : 2 * few], benign[2 * few : 4 * few]
+            ).screen
+        columns = (self.train_dataset[name] for name in ("prompt_ids", "response_ids"))
+        self.audit.screened = self.screen.judge(self.states(list(zip(*columns, strict=True)), "Screening the upload"))
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
         if self.args.method == "sft":

@@ -26,7 +26,7 @@ from trl.trainer.utils import get_config_model_id
 
 from antibody.data import corpus
 from antibody.data.collation import INPUT_KEYS, STAND_IN, PairedCollator, by_length, split_batch
-from antibody.data.preparation import PREPARED, prepare, records_of, refusal_ids
+from antibody.data.preparation import PREPARED, prepare, records_of
 from antibody.data.records import Record
 from antibody.data.tokenization import tokenize_records
 from antibody.errors import TrainingError, UsageError
@@ -34,8 +34,8 @@ from antibody.objectives.gradients import all_finite
 from antibody.objectives.processes import Processes
 from antibody.objectives.step import RowWeights
 from antibody.progress import counted
-from antibody.screening.calibration import Fit, fit
-from antibody.screening.scores import REFUSALS_SCORED, refusal_surprise
+from antibody.screening.probe import Row, States, read_states
+from antibody.screening.screen import Made, make_screen
 from antibody.training.audit import RowAudit
 from antibody.training.batches import SharedBatches, share_of
 from antibody.training.checkpoints import StateWriter, last_checkpoint, read_state
@@ -267,31 +267,35 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         self._steps_with_loss = 0
         super().log(logs, *arguments, **options)
 
-    def calibrate(self, harmful: Sequence[Record], benign: Sequence[Record]) -> Fit:
-        """Where this model's screening score turns from harmful to benign, by rows it was not trained on."""
-        prompts = [
-            tokens.prompt_ids for tokens in tokenize_records([*harmful, *benign], self._tokenizer, self.args.max_length)
-        ]
-        scores = self.surprise(prompts, "Calibrating")
-        return fit(scores[: len(harmful)], scores[len(harmful) :])
-
-    def surprise(self, prompts: Sequence[list[int]], description: str) -> list[float]:
-        """The screening scores of prompts, whose work the processes share. See `antibody.screening.scores`."""
+    def states(self, rows: Sequence[Row], description: str) -> list[States]:
+        """The hidden states of rows in the model as it is now. The processes share the work."""
         count, index = self.processes.count, self.accelerator.process_index
         # As many for every process: a sharded model needs all of them at every pass.
-        here = share_of([*prompts, *[prompts[-1]] * (-len(prompts) % count)], index, count)
-        refusals = refusal_ids(self.refusals[:REFUSALS_SCORED], self._tokenizer)
+        here = share_of([*rows, *[rows[-1]] * (-len(rows) % count)], index, count)
         shown = counted(description, len(here)) if index == 0 else nullcontext(None)
-        with shown as advance, torch.no_grad(), self.compute_loss_context_manager():
-            scores = refusal_surprise(
-                whole(self.model_wrapped),
-                here,
-                refusals,
-                pad_token_id=self._tokenizer.pad_token_id,
-                progress=advance,
+        with shown as advance, self.compute_loss_context_manager():
+            found = read_states(
+                whole(self.model_wrapped), here, pad_token_id=self._tokenizer.pad_token_id, progress=advance
             )
-        numbered = [(place * count + index, score) for place, score in enumerate(scores)]
-        return [score for _, score in sorted(gather_object(numbered))][: len(prompts)]
+        gathered = gather_object([(place * count + index, states) for place, states in enumerate(found)])
+        return [states for _, states in sorted(gathered, key=lambda entry: entry[0])][: len(rows)]
+
+    def make_screen(
+        self,
+        harmful: Sequence[Record],
+        benign: Sequence[Record],
+        held_out_harmful: Sequence[Record],
+        held_out_benign: Sequence[Record],
+    ) -> Made:
+        """A screen by the model as it is now. See `antibody.screening.screen.make_screen`."""
+        parts = (harmful, benign, held_out_harmful, held_out_benign)
+        records = [record for part in parts for record in part]
+        rows = [
+            (tokens.prompt_ids, tokens.response_ids)
+            for tokens in tokenize_records(records, self._tokenizer, self.args.max_length)
+        ]
+        states = iter(self.states(rows, "Calibrating"))
+        return make_screen(*([next(states) for _ in part] for part in parts))
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
         raise NotImplementedError

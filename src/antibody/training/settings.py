@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from antibody.errors import UsageError
-from antibody.names import Dtype, Gate, Method, Rule, Score
+from antibody.names import DEFAULT_THRESHOLD, Dtype, Gate, Method, Rule, Score
 
 POSITIVE = (
     "steps",
@@ -190,7 +190,7 @@ class FinetuningSettings(TrainingSettings):
     score: Score = "mean"
     tau: float | None = None
     gate: Gate | None = None
-    gate_threshold: float = 0.5
+    gate_threshold: float = DEFAULT_THRESHOLD
     anchors: str | None = None
     anchor_rows: int = 4
     anchor_floor: float = 0.2

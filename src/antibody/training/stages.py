@@ -22,16 +22,16 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from antibody.data.mixes import align_records, hold_out, mix
 from antibody.data.preparation import prepare
 from antibody.data.reading import Loaded
-from antibody.data.sources import load_records, load_refusals
+from antibody.data.sources import load_labelled, load_records, load_refusals
 from antibody.data.writing import write_records
-from antibody.errors import AntibodyError, DataError, UsageError
+from antibody.errors import AntibodyError, UsageError
 from antibody.failures import machine_failures
 from antibody.files import sha256_of, write_jsonl
 from antibody.models.base import BaseModel, choose_device, choose_dtype
 from antibody.models.lora import LoraSettings, new_adapter
 from antibody.models.run import ANCHORS_FILE, REFUSALS_FILE, Run, anchors_of, is_run, load_model, open_run, refusals_of
 from antibody.reports import write_card
-from antibody.screening.calibration import calibration_of
+from antibody.screening.screen import save_screen, screen_of
 from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
 from antibody.training.checkpoints import MetricsWriter
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
@@ -43,6 +43,8 @@ from antibody.training.settings import AlignmentSettings, FinetuningSettings, Tr
 
 logger = logging.getLogger(__name__)
 
+# Rows of each kind that a run's screen is made on at most, and calibrated on; and rows that it keeps as anchors.
+MOST_PROBED = 200
 MOST_HELD_OUT = 100
 MOST_ANCHORS = 256
 
@@ -62,8 +64,8 @@ def align(settings: AlignmentSettings) -> Run:
         **_arguments(settings, "method", "rho", "eta", "lambda_refusal", "rule", "momentum"),
     )
     refusals = load_refusals(settings.refusals)
-    harmful = _only(load_records(settings.harmful), harmful=True)
-    benign = _only(load_records(settings.benign), harmful=False)
+    harmful = load_labelled(settings.harmful, harmful=True)
+    benign = load_labelled(settings.benign, harmful=False)
     # Rows that are never trained on find where the gate's score turns from harmful to benign.
     attack_rows, benign_rows = (
         hold_out(loaded.records, settings.calibration_ratio, most=MOST_HELD_OUT, seed=settings.seed)
@@ -92,10 +94,15 @@ def align(settings: AlignmentSettings) -> Run:
     if trainer.accelerator.is_main_process:
         chosen = Random(settings.seed).sample(answered, min(len(answered), MOST_ANCHORS // 2))
         write_records(run.path / ANCHORS_FILE, mix(chosen, benign_rows.train, 0.5, seed=settings.seed))
-    more = {
-        "truncated_rows": sum(train["truncated"]) + sum(attack["truncated"]),
-        "calibration": trainer.calibrate(attack_rows.held_out, benign_rows.held_out).to_manifest(),
-    }
+    more: dict[str, Any] = {"truncated_rows": sum(train["truncated"]) + sum(attack["truncated"])}
+    if settings.method != "sft":
+        random = Random(settings.seed)
+        known_harmful, known_benign = (
+            random.sample(rows, min(len(rows), MOST_PROBED)) for rows in (attack_rows.train, benign_rows.train)
+        )
+        made = trainer.make_screen(known_harmful, known_benign, attack_rows.held_out, benign_rows.held_out)
+        if trainer.accelerator.is_main_process:
+            more["calibration"] = save_screen(run, made)
     _finish(run, trainer, settings, model, kind="alignment", data=data, more=more, started=started)
     return run
 
@@ -114,7 +121,7 @@ def finetune(settings: FinetuningSettings) -> Run:
         **_arguments(settings, "method", "score", "tau", "gate", "gate_threshold", "anchor_rows", "anchor_floor"),
         train_sampling_strategy="random" if settings.shuffle else "sequential",
     )
-    calibration = calibration_of(settings.model) if config.gate != "off" else None
+    screen = screen_of(settings.model) if config.gate != "off" and is_run(settings.model) else None
     upload = load_records(settings.data, format=settings.data_format)
     refusals = load_refusals(settings.refusals or refusals_of(settings.model))
     data = {"upload": upload}
@@ -134,18 +141,15 @@ def finetune(settings: FinetuningSettings) -> Run:
         train_dataset=train,
         processing_class=model.tokenizer,
         refusals=refusals,
-        calibration=calibration,
+        screen=screen,
         anchors=prepare(anchors.records, model.tokenizer, max_length=settings.max_length),
     )
     _train(trainer, run, f"Fine-tuning ({settings.method})")
     if settings.method != "sft" and trainer.accelerator.is_main_process:
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=config.gate_threshold))
     more = {"truncated_rows": sum(train["truncated"])}
-    if calibration is not None:
-        # What is fine-tuned on from here is still judged as the aligned model's rows are.
-        more["calibration"] = Run(Path(settings.model)).manifest()["calibration"]
-        if trainer.accelerator.is_main_process:
-            write_records(run.path / ANCHORS_FILE, anchors.records)
+    if config.gate == "anchor" and trainer.accelerator.is_main_process:
+        write_records(run.path / ANCHORS_FILE, anchors.records)
     _finish(run, trainer, settings, model, kind="finetuning", data=data, more=more, started=started)
     return run
 
@@ -198,21 +202,6 @@ def _refuse_own_output(settings: TrainingSettings) -> None:
             hint="Choose another directory.",
             code="conflict",
         )
-
-
-def _only(loaded: Loaded, *, harmful: bool) -> Loaded:
-    """Without the rows that are labelled as the opposite of what they are used for."""
-    kept = [record for record in loaded.records if record.harmful is not (not harmful)]
-    if not kept:
-        raise DataError(
-            f"Every row is labelled {'safe' if harmful else 'harmful'}.",
-            hint="Give the other rows, or mend the labels `harmful` or `is_safe`.",
-            code="wrong_labels",
-            path=loaded.path,
-        )
-    if len(kept) < len(loaded.records):
-        logger.info("%s: %d of %d rows are used, by their labels.", loaded.path, len(kept), len(loaded.records))
-    return Loaded(records=kept, sha256=loaded.sha256, path=loaded.path, rows=len(kept))
 
 
 def _preset(settings: TrainingSettings) -> Preset:

@@ -1,0 +1,113 @@
+"""A model's screen: a probe, and where its score turns from harmful to benign. An aligned run holds one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from antibody.errors import ModelError
+from antibody.files import sha256
+from antibody.models.run import Run, run_of
+from antibody.objectives.gate import Calibration
+from antibody.screening.calibration import Fit, fit_calibration
+from antibody.screening.probe import Probe, States, fit_probe
+
+SCREEN_FILE = "screen.safetensors"
+
+
+class Judged(NamedTuple):
+    """What a screen thinks of rows.
+
+    Attributes:
+        scores: q_i.
+        benign_probabilities: p_i.
+    """
+
+    scores: list[float]
+    benign_probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Judges rows by their hidden states in one model.
+
+    Attributes:
+        probe: Scores a row.
+        calibration: Turns the score into a probability.
+    """
+
+    probe: Probe
+    calibration: Calibration
+
+    def judge(self, rows: Sequence[States]) -> Judged:
+        scores = [self.probe.score(row) for row in rows]
+        probabilities = self.calibration.benign_probability(torch.tensor(scores, dtype=torch.float64))
+        return Judged(scores, probabilities.tolist())
+
+
+class Made(NamedTuple):
+    """A new screen, and how far its calibration can be trusted."""
+
+    screen: Screen
+    fit: Fit
+
+
+def make_screen(
+    harmful: Sequence[States],
+    benign: Sequence[States],
+    held_out_harmful: Sequence[States],
+    held_out_benign: Sequence[States],
+) -> Made:
+    """A probe on rows the model knows, calibrated on rows that neither has seen.
+
+    Raises:
+        ModelError: ``not_calibrated``, see `fit_calibration`.
+    """
+    probe = fit_probe(harmful, benign)
+    fit = fit_calibration([probe.score(row) for row in held_out_harmful], [probe.score(row) for row in held_out_benign])
+    return Made(Screen(probe, fit.calibration), fit)
+
+
+def save_screen(run: Run, made: Made) -> dict[str, Any]:
+    """Writes the probe into a run, and returns what the run's manifest is to say of the screen."""
+    probe = made.screen.probe
+    tensors = {
+        "prompt_weight": np.asarray(probe.prompt_weight, dtype=np.float64),
+        "response_weight": np.asarray(probe.response_weight, dtype=np.float64),
+        "bias": np.array([probe.bias]),
+    }
+    temporary = run.path / f".{SCREEN_FILE}"
+    save_file(tensors, temporary)
+    temporary.replace(run.path / SCREEN_FILE)
+    return made.fit.to_manifest() | {"sha256": sha256(run.path / SCREEN_FILE)}
+
+
+def screen_of(model: str | Path) -> Screen:
+    """The screen that a run holds.
+
+    Raises:
+        UsageError: The model is no run of ours.
+        ModelError: ``not_calibrated``, where the run holds none; ``screen_changed``, where it is not its manifest's.
+    """
+    run = run_of(model)
+    described = run.manifest().get("calibration")
+    file = run.path / SCREEN_FILE
+    if described is None or not file.exists():
+        raise ModelError(
+            f"{model} has no calibrated screen, by which the gate judges rows.",
+            hint=f"Make one with `antibody calibrate {model}`, or choose --gate off.",
+            code="not_calibrated",
+        )
+    if sha256(file) != described["sha256"]:
+        raise ModelError(
+            f"{file} is not the one that the run's manifest.json describes.",
+            hint=f"Restore it, or make it again: antibody calibrate {model}.",
+            code="screen_changed",
+        )
+    tensors = load_file(file)
+    probe = Probe(tensors["prompt_weight"], tensors["response_weight"], float(tensors["bias"][0]))
+    return Screen(probe, Calibration(described["decision_point"], described["scale"]))

@@ -1,0 +1,71 @@
+"""The gate against a derivation in numpy, with the symbols of the module's equations."""
+
+import numpy as np
+import pytest
+import torch
+from objectives.test_weights import REFUSALS, ROWS, WEIGHT, derived
+from objectives.toy import ToyStep, mean_gradient, rows
+
+from antibody.objectives.gate import Calibration, anchor_share
+from antibody.objectives.weights import AntibodyWeights
+
+ANCHORS = rows(5, seed=9)
+
+
+def step(kept: int, withheld: int, size: int = 100) -> ToyStep:
+    batches = {"rows": ROWS[:kept], "refusals": REFUSALS[:kept], "anchors": ANCHORS}
+    toy = ToyStep(WEIGHT, batches, size)
+    toy.withheld = withheld
+    return toy
+
+
+def test_probability_is_a_half_at_the_decision_point_and_odds_grow_by_e_a_scale() -> None:
+    probabilities = Calibration(2.0, 0.5).benign_probability(torch.tensor([2.0, 2.5, 1.0]))
+    odds = probabilities / (1 - probabilities)
+    np.testing.assert_allclose(odds, [1.0, np.e, np.exp(-2.0)], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kept", "rows", "floor", "share"),
+    [(16, 16, 0.2, 0.2), (12, 16, 0.2, 0.25), (0, 16, 0.2, 1.0), (15, 16, 0.0, 1 / 16)],
+)
+def test_anchors_get_what_is_withheld_and_never_less_than_the_floor(
+    kept: float, rows: float, floor: float, share: float
+) -> None:
+    assert anchor_share(kept, rows, floor) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize(("kept", "withheld", "phi"), [(16, 0, 0.3), (6, 10, 0.625), (1, 0, 0.3)])
+def test_direction_equals_the_derivation_however_the_batch_is_split(
+    kept: int, withheld: int, phi: float, size: int
+) -> None:
+    """δ = (1 − φ) g_user + φ g_anchor, φ = max(φ_0, 1 − kept / rows)."""
+    user, loss = derived("mean", 0.7, data=ROWS[:kept])
+    expected = (1 - phi) * user + phi * mean_gradient(WEIGHT, ANCHORS)
+    toy = step(kept, withheld, size)
+    result = AntibodyWeights(score="mean", tau=0.7, anchor_floor=0.3)(toy)
+    np.testing.assert_allclose(toy.direction, expected, atol=1e-8, rtol=0)
+    assert result.loss == pytest.approx(loss)
+    assert result.metrics["anchor_share"] == pytest.approx(phi)
+    assert result.metrics["rows_withheld"] == withheld
+
+
+def test_a_batch_withheld_whole_becomes_a_safety_step() -> None:
+    toy = step(kept=0, withheld=16)
+    result = AntibodyWeights(score="mean", tau=1.0, anchor_floor=0.3)(toy)
+    np.testing.assert_allclose(toy.direction, mean_gradient(WEIGHT, ANCHORS), atol=1e-8, rtol=0)
+    assert result.loss is None
+    assert result.rows is None
+
+
+def test_without_anchors_a_batch_withheld_whole_is_no_step() -> None:
+    """AdamW passes over parameters whose gradient is None: no moment moves, nor does weight decay."""
+    toy = step(kept=0, withheld=16)
+    optimiser = torch.optim.AdamW([toy.weight], lr=0.1, weight_decay=0.5)
+    result = AntibodyWeights(score="mean", tau=1.0)(toy)
+    assert toy.weight.grad is None
+    assert result.loss is None
+    optimiser.step()
+    assert not optimiser.state
+    np.testing.assert_array_equal(toy.weight.detach().numpy(), WEIGHT)
