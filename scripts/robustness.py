@@ -192,7 +192,7 @@ def measure(cell: Cell, data: Data, output: Path, part: str) -> dict[str, Any]:
             data.task(cell.task, upload=True),
             data.attack[len(data.attack) * 2 // 3 :] if data.dev else data.attack,
             ratio=cell.ratio,
-            rows=UPLOAD_ROWS if cell.ratio < 0.6 else 100,
+            rows=UPLOAD_ROWS,
             seed=cell.seed,
             score=_score(aligned) if attack.uses_score else None,
         )

@@ -1,10 +1,13 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antibody.data.records import chat_record
 from antibody.errors import DataError
-from antibody.evaluation.tasks import TASKS, Grade, LabelsTask, Sst2Task
+from antibody.evaluation.tasks import TASKS, Grade, LabelsTask
+from antibody.evaluation.tasks.gsm8k import final_number
 
 
 @pytest.mark.parametrize(
@@ -26,7 +29,7 @@ from antibody.evaluation.tasks import TASKS, Grade, LabelsTask, Sst2Task
     ],
 )
 def test_sst2_reads_the_label_at_the_start(answer, predicted):
-    assert Sst2Task().grade(answer, "positive") == Grade(predicted == "positive", predicted)
+    assert TASKS["sst2"].grade(answer, "positive") == Grade(predicted == "positive", predicted)
 
 
 def test_labels_are_those_of_the_records():
@@ -57,7 +60,7 @@ def test_sst2_records(tmp_path):
     path.write_text(
         '{"sentence": "a fine cake", "label": "positive"}\n\n{"sentence": "dull\u2028tea", "label": "negative"}\n'
     )
-    first, second = Sst2Task().records(path)
+    first, second = TASKS["sst2"].records(path)
     assert first.request == (
         "Classify the sentiment of this sentence as positive or negative. Answer with one word.\nSentence: a fine cake"
     )
@@ -81,16 +84,16 @@ def test_sst2_refuses_bad_rows_by_line_and_field(tmp_path, row, field):
     path = tmp_path / "sst2.jsonl"
     path.write_text(json.dumps({"sentence": "cake", "label": "positive"}) + "\n" + row + "\n")
     with pytest.raises(DataError) as caught:
-        Sst2Task().records(path)
+        TASKS["sst2"].records(path)
     assert (caught.value.line, caught.value.field) == (2, field)
 
 
 def test_sst2_refuses_files_without_rows(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
-        Sst2Task().records(tmp_path / "missing.jsonl")
+        TASKS["sst2"].records(tmp_path / "missing.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(DataError, match="no rows"):
-        Sst2Task().records(tmp_path / "empty.jsonl")
+        TASKS["sst2"].records(tmp_path / "empty.jsonl")
 
 
 def test_labels_reads_what_users_upload(tmp_path):
@@ -102,4 +105,46 @@ def test_labels_reads_what_users_upload(tmp_path):
 
 def test_tasks_are_listed_under_their_names():
     assert all(task.name == name for name, task in TASKS.items())
-    assert set(TASKS) == {"labels", "sst2"}
+    assert set(TASKS) == {"labels", "sst2", "ag_news", "gsm8k"}
+
+
+def test_ag_news_asks_for_one_of_four_labels(tmp_path):
+    path = tmp_path / "news.jsonl"
+    path.write_text('{"text": "The chips are faster.", "label": "Sci/Tech"}\n')
+    [record] = TASKS["ag_news"].records(path)
+    assert record.request.endswith("Answer with one label.\nNews: The chips are faster.")
+    assert TASKS["ag_news"].grade("sci/tech.", record.response).correct
+    assert not TASKS["ag_news"].grade("Business", record.response).correct
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("She has 3 + 4 = 7.\n#### 7", "7"),
+        ("#### 7 but first it was 12", "7"),
+        ("The total is $1,234.50.", "1234.5"),
+        ("-3 degrees", "-3"),
+        ("so 10.00 euros", "10"),
+        ("5 apples and 6 pears make 11", "11"),
+        ("100", "100"),
+        ("none", None),
+        ("", None),
+    ],
+)
+def test_gsm8k_reads_the_marked_number_else_the_last(answer, number):
+    assert final_number(answer) == number
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_gsm8k_reads_every_whole_number(value):
+    assert final_number(f"It is {value:,}.") == str(value)
+
+
+def test_gsm8k_records_and_grades(tmp_path):
+    path = tmp_path / "maths.jsonl"
+    path.write_text('{"instruction": "2 + 2?", "output": "2 + 2 = 4\\n#### 4"}\n{"instruction": "?", "output": "4"}\n')
+    with pytest.raises(DataError) as caught:
+        TASKS["gsm8k"].records(path)
+    assert (caught.value.line, caught.value.field) == (2, "output")
+    assert TASKS["gsm8k"].grade("I think 4", "#### 4") == Grade(True, "4")
+    assert TASKS["gsm8k"].grade("no idea", "#### 4") == Grade(False, None)

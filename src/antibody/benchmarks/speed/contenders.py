@@ -153,7 +153,8 @@ def build(case: Case, loaded: BaseModel, rows: Rows, *, steps: int, output: Path
         options |= {"max_length": settings.max_length, "micro_batch_size": case.micro_batch_size}
         given = {"train_dataset": rows.rows, "processing_class": tokenizer}
         if case.stage == "finetune":
-            trainer = AntibodyTrainer(model, AntibodyConfig(**options), **given)
+            # The published method, as the textbook's is: a gate adds its anchors' rows and one look at the upload.
+            trainer = AntibodyTrainer(model, AntibodyConfig(**options, gate="off"), **given)
         else:
             given["harmful_dataset"] = rows.harmful_dataset
             trainer = AntibodyAlignmentTrainer(model, AntibodyAlignmentConfig(**options), **given)
