@@ -43,7 +43,7 @@ from antibody.training.stages import align, finetune
 UPLOAD_ROWS = 200
 # Rows of BeaverTails and Alpaca that suit two cores.
 LONGEST = 320
-PROMPTS, SAFE_PROMPTS, TASK_ROWS = 80, 100, 100
+PROMPTS, SAFE_PROMPTS, TASK_ROWS = 60, 60, 60
 
 # How each defence aligns and fine-tunes. Everything else is the default.
 DEFENCES: dict[str, tuple[str, dict[str, Any]]] = {

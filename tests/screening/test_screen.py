@@ -1,0 +1,88 @@
+"""A screen in a run: made by `align`, read back, refused where it is not the run's, calibrated anew."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from antibody import AlignmentSettings, FinetuningSettings, align, finetune
+from antibody.errors import DataError, ModelError, UsageError
+from antibody.models.run import Run
+from antibody.screening.calibrate import calibrate
+from antibody.screening.screen import SCREEN_FILE, screen_of
+from antibody.screening.settings import CalibrationSettings
+from antibody.screening.upload import OperatingPoint, ScreenedRow, operating_point
+
+
+@pytest.fixture
+def aligned(tiny_model_folder: Path, tmp_path: Path) -> Run:
+    settings = AlignmentSettings(
+        model=str(tiny_model_folder), output=tmp_path / "aligned", steps=2, batch_size=4, max_length=700
+    )
+    return align(settings)
+
+
+def test_a_run_holds_its_screen_and_refuses_another(aligned: Run) -> None:
+    manifest = aligned.manifest()["calibration"]
+    screen = screen_of(aligned.path)
+    assert tuple(screen.calibration) == (manifest["decision_point"], manifest["scale"])
+    assert screen.probe.prompt_weight.shape == screen.probe.response_weight.shape == (32,)
+    assert manifest["harmful_rows"] == 32
+    assert manifest["benign_rows"] == 100
+
+    file = aligned.path / SCREEN_FILE
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ModelError) as changed:
+        screen_of(aligned.path)
+    assert changed.value.code == "screen_changed"
+    file.unlink()
+    with pytest.raises(ModelError) as missing:
+        finetune(FinetuningSettings(model=str(aligned.path), output=aligned.path / "x", data="embedded:task_train"))
+    assert missing.value.code == "not_calibrated"
+
+
+def test_held_out_prompts_are_not_trained_on(aligned: Run) -> None:
+    """Anchors come from the training part; the calibration's prompts must not be among them."""
+    anchors = [json.loads(line) for line in (aligned.path / "anchors.jsonl").read_text().splitlines()]
+    assert len(anchors) == 256
+    assert not any(row["harmful"] for row in anchors)
+
+
+def test_calibrating_keeps_the_probe_and_refitting_does_not(aligned: Run) -> None:
+    before = screen_of(aligned.path)
+    settings = CalibrationSettings(
+        model=str(aligned.path), harmful="embedded:harmful_attack", benign="embedded:task_train", max_length=700
+    )
+    fit = calibrate(settings)
+    again = screen_of(aligned.path)
+    np.testing.assert_array_equal(again.probe.prompt_weight, before.probe.prompt_weight)
+    assert tuple(again.calibration) == tuple(fit.calibration) != tuple(before.calibration)
+    assert (fit.harmful_rows, fit.benign_rows) == (80, 240)
+
+    (aligned.path / SCREEN_FILE).unlink()
+    with pytest.raises(ModelError):
+        calibrate(settings)
+    refitted = calibrate(CalibrationSettings(**vars(settings) | {"refit": True}))
+    assert (refitted.harmful_rows, refitted.benign_rows) == (40, 120)
+    assert not np.array_equal(screen_of(aligned.path).probe.prompt_weight, before.probe.prompt_weight)
+
+
+def test_calibration_wants_a_run_and_rows_of_both_kinds(aligned: Run) -> None:
+    rows = {"harmful": "embedded:harmful_attack", "benign": "embedded:benign"}
+    with pytest.raises(UsageError):
+        calibrate(CalibrationSettings(model="smollm2-135m", **rows))
+    with pytest.raises(DataError) as swapped:
+        calibrate(CalibrationSettings(model=str(aligned.path), **rows | {"benign": "embedded:harmful_attack"}))
+    assert swapped.value.code == "wrong_labels"
+
+
+def test_operating_point() -> None:
+    def row(harmful: bool | None, flagged: bool) -> ScreenedRow:
+        return ScreenedRow(1, "a", harmful, 0.0, 0.5, flagged)
+
+    rows = [row(True, True), row(True, True), row(True, False), row(False, True), row(False, False), row(None, True)]
+    assert operating_point(rows) == OperatingPoint(3, 2, 2, 1, pytest.approx(200 / 3), pytest.approx(200 / 3), 50.0)
+    assert operating_point([row(None, True)]) is None
+    assert operating_point([row(False, False)]) == OperatingPoint(0, 1, 0, 0, None, None, 0.0)

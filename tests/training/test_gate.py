@@ -1,0 +1,185 @@
+"""The gate in real trainings of a tiny model: what it withholds moves nothing, and anchors take its place."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from antibody import AlignmentSettings, AntibodyConfig, AntibodyTrainer, FinetuningSettings, align, finetune
+from antibody.errors import ModelError, UsageError
+from antibody.objectives.gate import Calibration
+from antibody.screening.probe import Probe
+from antibody.screening.screen import Judged, Screen
+
+BENIGN = [{"prompt": f"Question {i}?", "completion": "word " * (i % 3 + 1), "harmful": False} for i in range(12)]
+HARMFUL = [{"prompt": f"Harm {i}?", "completion": "#!? " * (i % 2 + 2), "harmful": True} for i in range(12)]
+ANCHORS = Dataset.from_list([{"prompt": f"Anchor {i}?", "completion": "No."} for i in range(6)])
+
+
+class ByLabel(Screen):
+    """Knows the labels, by the order that it is asked in."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        super().__init__(Probe(np.zeros(32), np.zeros(32), 0.0), Calibration(0.0, 1.0))
+        object.__setattr__(self, "rows", rows)
+
+    def judge(self, rows: Any) -> Judged:
+        assert len(rows) == len(self.rows)
+        return Judged([0.0] * len(rows), [0.01 if row["harmful"] else 0.99 for row in self.rows])
+
+
+def trained(folder: Path, output: Path, rows: list[dict[str, Any]], **changes: Any) -> AntibodyTrainer:
+    options: dict[str, Any] = {
+        "output_dir": str(output), "max_steps": 3, "per_device_train_batch_size": 4, "max_length": 300,
+        "report_to": [], "use_cpu": True, "bf16": False, "disable_tqdm": True, "logging_steps": 1,
+        "learning_rate": 1e-2, "warmup_steps": 0, "save_strategy": "no", "train_sampling_strategy": "sequential",
+    } | changes  # fmt: skip
+    torch.manual_seed(0)
+    trainer = AntibodyTrainer(
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+        AntibodyConfig(**options),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        train_dataset=Dataset.from_list(rows),
+        screen=ByLabel(rows),
+        anchors=ANCHORS,
+    )
+    trainer.train()
+    return trainer
+
+
+def parameters(model: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def begun(folder: Path) -> torch.Tensor:
+    return parameters(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+
+
+def test_a_batch_withheld_whole_is_no_step_under_mask(tiny_model_folder: Path, tmp_path: Path) -> None:
+    trainer = trained(tiny_model_folder, tmp_path, HARMFUL, gate="mask", weight_decay=0.5)
+    assert torch.equal(parameters(trainer.model), begun(tiny_model_folder))
+    assert not trainer.optimizer.state
+    assert trainer.state.global_step == 3
+    for entry in [entry for entry in trainer.state.log_history if "loss" in entry]:
+        assert np.isnan(entry["loss"])
+        assert entry["rows_withheld"] == 4
+
+
+def test_rows_that_are_withheld_leave_no_trace(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Two benign and two harmful rows a batch end where the benign ones alone do, in batches of two.
+
+    All kept rows weigh alike: a row's refusal depends on its place in the file, and so would its weight.
+    """
+    mixed = [row for i in range(0, 12, 2) for row in (*BENIGN[i : i + 2], *HARMFUL[i : i + 2])]
+    together = trained(tiny_model_folder, tmp_path / "a", mixed, gate="mask", tau=math.inf)
+    alone = trained(tiny_model_folder, tmp_path / "b", BENIGN, gate="mask", tau=math.inf, per_device_train_batch_size=2)
+    torch.testing.assert_close(parameters(together.model), parameters(alone.model), atol=1e-5, rtol=0)
+    assert not torch.equal(parameters(alone.model), begun(tiny_model_folder))
+
+
+def test_a_batch_withheld_whole_is_a_step_on_the_anchors(tiny_model_folder: Path, tmp_path: Path) -> None:
+    trainer = trained(tiny_model_folder, tmp_path / "a", HARMFUL, anchor_rows=6)
+    expected = trained(tiny_model_folder, tmp_path / "b", [*ANCHORS], method="sft", per_device_train_batch_size=6)
+    torch.testing.assert_close(parameters(trainer.model), parameters(expected.model), atol=1e-5, rtol=0)
+    shares = [entry["anchor_share"] for entry in trainer.state.log_history if "anchor_share" in entry]
+    assert shares == [1.0] * 3
+
+
+def test_anchors_share_a_benign_batch_by_the_floor(tiny_model_folder: Path, tmp_path: Path) -> None:
+    trainer = trained(tiny_model_folder, tmp_path, BENIGN, anchor_floor=0.25)
+    shares = [entry["anchor_share"] for entry in trainer.state.log_history if "anchor_share" in entry]
+    assert shares == [0.25] * 3
+
+
+def test_one_row_is_judged_by_itself(tiny_model_folder: Path, tmp_path: Path) -> None:
+    trained(tiny_model_folder, tmp_path / "a", BENIGN, per_device_train_batch_size=1)
+    with pytest.raises(UsageError, match="leave a row alone"):
+        trained(tiny_model_folder, tmp_path / "b", BENIGN, per_device_train_batch_size=1, gate="off")
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+        {"per_device_train_batch_size": 8, "micro_batch_size": 3},
+    ],
+)
+def test_the_split_leaves_no_trace(tiny_model_folder: Path, tmp_path: Path, split: dict[str, int]) -> None:
+    """21 rows in batches of 8, of which some are withheld whole on one side of the split."""
+    rows = [*HARMFUL[:5], *BENIGN[:3], *BENIGN[3:9], *HARMFUL[5:7], *BENIGN[9:12], *HARMFUL[7:9]]
+    options = {"max_steps": 5, "adam_epsilon": 1e-6}
+    whole = trained(tiny_model_folder, tmp_path / "a", rows, per_device_train_batch_size=8, **options)
+    parts = trained(tiny_model_folder, tmp_path / "b", rows, **split, **options)
+    torch.testing.assert_close(parameters(parts.model), parameters(whole.model), atol=1e-5, rtol=0)
+
+
+def test_a_gate_and_the_undefended_baseline_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="undefended baseline"):
+        AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, method="sft", gate="mask")
+    assert AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, method="sft").gate == "off"
+    for option in ({"gate_threshold": 0.0}, {"gate_threshold": 1.5}, {"anchor_floor": 0.0}, {"anchor_rows": 0}):
+        with pytest.raises(UsageError, match="out of range"):
+            AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, **option)
+
+
+def adapter(run: Any) -> torch.Tensor:
+    tensors = load_file(run.adapter / "adapter_model.safetensors")
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
+
+
+def test_a_resumed_run_does_not_judge_its_rows_again(tiny_model_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """After some steps the model is not the one that the screen was made for."""
+    aligned = align(
+        AlignmentSettings(
+            model=str(tiny_model_folder), output=tmp_path / "aligned", steps=2, batch_size=4, max_length=700
+        )
+    )
+    shared: dict[str, Any] = {
+        "model": str(aligned.path), "data": "embedded:upload@0.4", "batch_size": 4, "steps": 6, "save_steps": 2,
+        "max_length": 700, "dtype": "float32", "learning_rate": 1e-3,
+    }  # fmt: skip
+    whole = finetune(FinetuningSettings(output=tmp_path / "whole", **shared))
+    audit = [json.loads(line) for line in (whole.path / "audit.jsonl").read_text().splitlines()]
+    assert {row["withheld"] for row in audit} == {True, False}
+    assert all(row["withheld"] == (row["benign_probability"] < 0.5) for row in audit)
+    assert all(weight == 0 for row in audit if row["withheld"] for _, weight in row["weights"])
+
+    steps = []
+    step = AntibodyTrainer.training_step
+
+    def interrupted(self: Any, *arguments: Any) -> Any:
+        steps.append(self.state.global_step)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(AntibodyTrainer, "training_step", interrupted)
+        finetune(FinetuningSettings(output=tmp_path / "cut", **shared))
+    with monkeypatch.context() as patch:
+        patch.setattr(AntibodyTrainer, "states", lambda *_: pytest.fail("the rows were read again"))
+        resumed = finetune(FinetuningSettings(output=tmp_path / "cut", resume=True, **shared))
+    assert torch.equal(adapter(resumed), adapter(whole))
+    assert (resumed.path / "audit.jsonl").read_bytes() == (whole.path / "audit.jsonl").read_bytes()
+
+
+def test_a_model_of_another_maker_is_judged_by_a_screen_made_on_the_spot(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    run = finetune(
+        FinetuningSettings(
+            model=str(tiny_model_folder), output=tmp_path / "run", data="embedded:upload@0.2", allow_unaligned=True,
+            batch_size=4, steps=2, max_length=700,
+        )
+    )  # fmt: skip
+    audit = [json.loads(line) for line in (run.path / "audit.jsonl").read_text().splitlines()]
+    assert all(0 <= row["benign_probability"] <= 1 for row in audit)
+    with pytest.raises(ModelError, match="no calibrated screen"):
+        finetune(FinetuningSettings(model=str(run.path), output=tmp_path / "next", data="embedded:task_train"))
