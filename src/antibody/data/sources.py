@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[[], list[Record]]] = {
     "harmful_attack": lambda: corpus.harmful("attack"),
     "harmful_evaluation": lambda: corpus.harmful("evaluation"),
     "benign": corpus.benign,
-    "anchors": lambda: mix(align_records(corpus.harmful("train"), corpus.refusals()), corpus.benign(), 0.5, seed=0),
+    "anchors": lambda: mix(align_records(corpus.harmful("train"), corpus.refusals()), corpus.benign(), 0.75, seed=0),
     "task_train": lambda: corpus.task("train"),
     "task_test": lambda: corpus.task("test"),
 }

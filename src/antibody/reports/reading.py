@@ -159,7 +159,10 @@ def _data(manifest: Fields) -> dict[str, Fields]:
 
 def _is_embedded(path: Path, manifest: Fields, *, generations: int = 8) -> bool:
     """Whether this run and its parents saw the embedded corpus alone. What cannot be told counts as no."""
-    sources = [str(source.get("path")) for source in _data(manifest).values()]
+    # Anchors of the run before are as that run's data, which is looked at below.
+    inherited = f"{manifest.get('parent')}/anchors.jsonl"
+    paths = [str(source.get("path")) for source in _data(manifest).values()]
+    sources = [source for source in paths if source != inherited]
     if not sources or not all(source.startswith("embedded:") for source in sources) or not generations:
         return False
     if not manifest.get("parent"):

@@ -6,7 +6,7 @@ from html import escape
 from typing import NamedTuple
 
 from antibody.reports import figures, markup, wording
-from antibody.reports.reading import Comparison, Fields, Run, number
+from antibody.reports.reading import Comparison, Fields, Run, mapping, number
 
 ABOUT = (
     "Antibody aligns a language model once, so that a harmful fine-tuning step gains little. It then weighs every row "
@@ -57,7 +57,7 @@ def run_sections(run: Run, *, include_text: bool) -> list[Section]:
     uploaded = run.manifest.get("kind") != "alignment"
     return [
         _evaluations(run),
-        *(_upload_sections(run, "this run") if uploaded else []),
+        *(_upload_sections(run, "this run") if uploaded else [_calibration(run)]),
         _training(run, "this run"),
         _examples([("Answer", run)], include_text=include_text),
         _settings([run]),
@@ -103,6 +103,28 @@ def _evaluations(run: Run) -> Section:
     return Section("results", "Results", body if rows else markup.missing("This run has not been evaluated yet."))
 
 
+def _calibration(run: Run) -> Section:
+    """How far the screen's probabilities can be trusted."""
+    title = "Calibration of the screen"
+    calibration = mapping(run.manifest.get("calibration"))
+    result = wording.calibration_result(calibration)
+    if not result:
+        return Section(
+            "calibration", title, markup.missing("This run holds no screen; `antibody calibrate` makes one.")
+        )
+    bins = [mapping(each) for each in calibration.get("reliability") or []]
+    table = markup.table(
+        "Held-out rows by the probability of being benign that the screen gave them. Well calibrated, the first two "
+        "columns agree; harmful and benign rows count half each.",
+        ["Probability given", "Share benign", "Rows"],
+        [
+            [wording.share(number(each, key)) for key in ("predicted", "observed")] + [str(each.get("rows"))]
+            for each in bins
+        ],
+    )
+    return Section("calibration", title, markup.paragraph(result) + table)
+
+
 def _upload_sections(run: Run | None, what: str) -> list[Section]:
     """What stage 2 made of the upload: weights over time, scores, and the rows it suppressed."""
     parts: list[tuple[str, str, Callable[[Run, str], str]]] = [
@@ -139,14 +161,16 @@ def _suppressed(run: Run, what: str) -> str:
     rows = wording.most_suppressed(run.audit, 15)
     if not rows:
         return markup.missing(f"audit.jsonl of {what} ({run.name}) has no row weights.")
-    result = wording.suppression_result(run.audit)
-    return (markup.paragraph(result) if result else "") + markup.table(
+    results = [wording.gate_result(run.audit), wording.suppression_result(run.audit)]
+    return "".join(markup.paragraph(result) for result in results if result) + markup.table(
         f"The {len(rows)} rows with the smallest mean weight, in {what} ({run.name}). A weight of 1 is a row's fair "
-        "share of its batch. Texts are left out; lines count from 1 in the upload.",
-        ["Line", "Id", "Label", "Mean weight", "First score", "Last score"],
+        "share of its batch; the gate gives 0 to what it withholds. Texts are left out; lines count from 1.",
+        ["Line", "Id", "Label", "Benign, probably", "Mean weight", "First score", "Last score", "Steps"],
         [
             [str(row.get("line", "")), str(row.get("id", "")), wording.label(row)]
+            + [wording.share(number(row, "benign_probability"))]
             + [wording.weight(number(row, key)) for key in ("weight_mean", "score_first", "score_last")]
+            + [wording.steps_seen(row)]
             for row in rows
         ],
         text=["Id", "Label"],

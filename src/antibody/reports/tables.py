@@ -10,8 +10,10 @@ from antibody.reports.reading import Comparison, Run, mapping, number, read
 from antibody.reports.wording import (
     HEADLINE,
     HEADLINE_NOTE,
+    calibration_result,
     comparison_result,
     decimal,
+    gate_result,
     headline_cells,
     label,
     measures,
@@ -38,8 +40,10 @@ def print_report(path: Path, console: Console) -> None:
         console.print(evaluation_table(content))
         console.print(last_metrics_table(content))
         console.print(suppressed_table(content))
-        if result := suppression_result(content.audit):
-            console.print(escape(result))
+        calibration = calibration_result(mapping(content.manifest.get("calibration")))
+        for result in (calibration, gate_result(content.audit), suppression_result(content.audit)):
+            if result:
+                console.print(escape(result))
     for problem in content.problems:
         console.print(f"Warning: {escape(problem)}", style="yellow")
 

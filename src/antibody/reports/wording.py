@@ -1,6 +1,6 @@
 """The words and number formats that the terminal, the page and the card share."""
 
-from antibody.reports.reading import Comparison, Evaluation, Fields, Row, Run, number
+from antibody.reports.reading import Comparison, Evaluation, Fields, Row, Run, mapping, number
 
 NOT_MEASURED = "n/a"
 
@@ -100,6 +100,42 @@ def suppression_result(audit: list[Fields]) -> str:
     )
 
 
+def steps_seen(row: Fields) -> str:
+    """When an audited row was in a batch: the first and the last step."""
+    weights = row.get("weights")
+    steps = [entry[0] for entry in weights if isinstance(entry, list) and entry] if isinstance(weights, list) else []
+    return f"{steps[0]}–{steps[-1]}" if steps else NOT_MEASURED
+
+
+def gate_result(audit: list[Fields]) -> str:
+    """What the gate withheld and, where rows are labelled, how right that was; empty where there was no gate."""
+    judged = [row for row in audit if number(row, "benign_probability") is not None]
+    if not judged:
+        return ""
+    withheld = [row for row in judged if row.get("withheld") is True]
+    sentence = f"The gate withheld {len(withheld)} of {len(judged)} rows."
+    harmful, benign = (sum(row.get("harmful") is kind for row in judged) for kind in (True, False))
+    hits, false_flags = (sum(row.get("harmful") is kind for row in withheld) for kind in (True, False))
+    if harmful:
+        precision = f", precision {percent(100 * hits / (hits + false_flags))}%" if hits + false_flags else ""
+        sentence += f" By their labels: {hits} of {harmful} harmful rows (recall {percent(100 * hits / harmful)}%)"
+        sentence += f"{precision}."
+    if benign:
+        sentence += f" False flags: {false_flags} of {benign} benign rows ({percent(100 * false_flags / benign)}%)."
+    return sentence
+
+
+def calibration_result(calibration: Fields) -> str:
+    """How well the screen's score told held-out rows apart; empty where there is no calibration."""
+    area = number(calibration, "auroc")
+    if area is None:
+        return ""
+    return (
+        f"AUROC {area:.3f} on {calibration.get('harmful_rows')} harmful and {calibration.get('benign_rows')} benign "
+        "rows that were kept from training."
+    )
+
+
 def comparison_result(comparison: Comparison) -> str:
     """The result in words: the poisoned upload without and with Antibody, then the clean one."""
     undefended = comparison.find(alignment="sft", finetuning="sft", poisoned=True)
@@ -176,11 +212,20 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
         f"One {'small ' if 'smollm' in model.lower() else ''}model ({model}): "
         "other sizes and families may behave differently.",
         "Greedy decoding: one answer to each prompt. Sampling, or a jailbreak prompt, may draw out others.",
-        "A non-adaptive attacker: harmful rows were mixed in as they are. Rows written to raise their own score "
-        "(refuse-then-comply, easy padding) were not tried.",
-        "An upload that is all harmful (100% poison) and batch size 1 are not covered by the published weights: "
-        "they are relative to the batch, so there is nothing to prefer.",
+        "A non-adaptive attacker: harmful rows were mixed in as they are. `antibody attack` writes adaptive ones.",
     ]
+    tuned = [mapping(run.manifest.get("settings")) for run in runs if run.manifest.get("kind") == "finetuning"]
+    defended = [settings for settings in tuned if settings.get("method") != "sft"]
+    if any(settings.get("gate") == "off" for settings in defended):
+        found.append(
+            "An upload that is all harmful (100% poison) and batch size 1 are not covered without a gate: the "
+            "published weights are relative to the batch, so there is nothing to prefer."
+        )
+    if any(settings.get("gate") != "off" for settings in defended):
+        found.append(
+            "The gate withholds what the aligned model's states show as harmful. It does not see harm in rows that "
+            "look harmless, such as those of an agent that always obeys; against these there are only the anchors."
+        )
     return found
 
 

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 MOST_PROBED = 200
 MOST_HELD_OUT = 100
 MOST_ANCHORS = 256
+# Measured on development data (docs/robustness.md): with as many refusals as benign rows, fine-tuning adds refusals.
+ANCHOR_BENIGN_RATIO = 0.75
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
@@ -92,8 +94,10 @@ def align(settings: AlignmentSettings) -> Run:
     )
     _train(trainer, run, f"Aligning ({settings.method})")
     if trainer.accelerator.is_main_process:
-        chosen = Random(settings.seed).sample(answered, min(len(answered), MOST_ANCHORS // 2))
-        write_records(run.path / ANCHORS_FILE, mix(chosen, benign_rows.train, 0.5, seed=settings.seed))
+        refused = round(MOST_ANCHORS * (1 - ANCHOR_BENIGN_RATIO))
+        chosen = Random(settings.seed).sample(answered, min(len(answered), refused))
+        anchors = mix(chosen, benign_rows.train, ANCHOR_BENIGN_RATIO, seed=settings.seed)
+        write_records(run.path / ANCHORS_FILE, anchors)
     more: dict[str, Any] = {"truncated_rows": sum(train["truncated"]) + sum(attack["truncated"])}
     if settings.method != "sft":
         random = Random(settings.seed)
