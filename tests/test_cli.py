@@ -370,3 +370,10 @@ def test_help_names_every_command(antibody: Any) -> None:
     assert outcome.code == 0
     for command in ("align", "finetune", "evaluate", "screen", "chat", "report", "demo", "speed"):
         assert command in outcome.out
+
+
+def test_an_interrupt_says_how_to_go_on(antibody: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antibody.data.sources.load_records", Mock(side_effect=KeyboardInterrupt))
+    outcome = antibody("attack", "mix", "--output", tmp_path / "upload.jsonl")
+    assert outcome.code == 130
+    assert "--resume" in outcome.err

@@ -30,6 +30,8 @@ app = App(
     name="antibody",
     help="Keep a language model safe while other people fine-tune it. Every command takes --config FILE.yaml with the "
     "names of its options; options on the command line override the file.",
+    # It would end the process before we say how to go on.
+    suppress_keyboard_interrupt=False,
 )
 
 Flat = Parameter(name="*")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from antibody.cli import INTERRUPTED
 from antibody.errors import DataError
 
 ANTIBODY = [sys.executable, "-m", "antibody"]
@@ -95,21 +97,24 @@ def test_every_way_in_gives_the_same_adapter(
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
-def workers_of(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
-    """Its processes that train."""
-    return [
-        child for child in psutil.Process(process.pid).children(recursive=True) if name in " ".join(child.cmdline())
-    ]
+def kills_worker(name: str) -> Callable[[subprocess.Popen[str]], None]:
+    """Of a process's children that train, by what their command line says."""
+
+    def kill(process: subprocess.Popen[str]) -> None:
+        children = psutil.Process(process.pid).children(recursive=True)
+        [child for child in children if name in " ".join(child.cmdline())][-1].send_signal(signal.SIGKILL)
+
+    return kill
 
 
-def killed_worker(command: list[str], output: Path, name: str) -> tuple[int, str]:
-    """Runs a command, kills one of its workers after the fifth step, and returns its exit code and standard error."""
+def stopped(command: list[str], output: Path, stop: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
+    """Runs a command, stops it after the fifth step, and returns its exit code and standard error."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     metrics = output / "metrics.jsonl"
     while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < 5):
         time.sleep(0.01)
-    assert process.poll() is None, "it ended before a worker could be killed"
-    workers_of(process, name)[-1].send_signal(signal.SIGKILL)
+    assert process.poll() is None, "it ended before it could be stopped"
+    stop(process)
     _, stderr = process.communicate()
     return process.returncode, stderr
 
@@ -117,17 +122,29 @@ def killed_worker(command: list[str], output: Path, name: str) -> tuple[int, str
 def test_a_cluster_survives_the_loss_of_a_worker(alone: dict[str, Path], upload: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     command = [*ANTIBODY, *options("finetune", alone["align"], output, upload)]
-    code, stderr = killed_worker([*command, "--processes", "2", "--cluster", "local"], output, "RayTrainWorker")
+    code, stderr = stopped([*command, "--processes", "2", "--cluster", "local"], output, kills_worker("RayTrainWorker"))
     assert code == 0, stderr
     torch.testing.assert_close(adapter(output), adapter(alone["finetune"]), atol=1e-5, rtol=0)
     steps = [json.loads(line)["step"] for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, STEPS + 1))
 
 
+def test_an_interrupted_cluster_leaves_a_run_that_goes_on(alone: dict[str, Path], upload: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    command = [*ANTIBODY, *options("finetune", alone["align"], output, upload)]
+    more = ["--processes", "2", "--cluster", "local"]
+    code, stderr = stopped([*command, *more], output, lambda process: process.send_signal(signal.SIGINT))
+    assert code == INTERRUPTED
+    assert "--resume" in stderr
+    done = run([*command, "--resume"])
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(adapter(output), adapter(alone["finetune"]), atol=1e-5, rtol=0)
+
+
 def test_a_lost_process_is_named_and_any_number_goes_on(alone: dict[str, Path], upload: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     command = [*ANTIBODY, *options("finetune", alone["align"], output, upload)]
-    code, stderr = killed_worker([*command, "--processes", "2"], output, "spawn_main")
+    code, stderr = stopped([*command, "--processes", "2"], output, kills_worker("spawn_main"))
     assert code == 5
     assert "was killed by SIGKILL" in stderr
     assert "--resume" in stderr

@@ -8,6 +8,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from antibody.errors import TrainingError, UsageError
+from antibody.models.run import MARK
 from antibody.training import launch as launching
 from antibody.training.launch import launch
 from antibody.training.settings import FinetuningSettings, LaunchSettings
@@ -49,3 +50,27 @@ def test_what_a_process_says_goes_before_which_is_seen_to_fail(
     with pytest.raises(TrainingError) as caught:
         launch(never, settings(tmp_path, device="cpu"), LaunchSettings(processes=2))
     assert caught.value.code == ("diverged" if said else "process_lost")
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A run, as far as can be seen from outside."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(MARK)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"force": True}, "cluster"), ({"force": True, "model": "run"}, "conflict"), ({}, "run_exists")],
+)
+def test_no_run_is_lost_to_a_cluster_that_does_not_begin(
+    changes: dict[str, Any], code: str, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        launch(never, settings(tmp_path, **changes), LaunchSettings(processes=2, cluster="127.0.0.1:1"))
+    assert caught.value.code == code
+    assert (begun / "config.yaml").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

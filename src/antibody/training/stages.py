@@ -39,7 +39,7 @@ from antibody.training.finetuning_trainer import AntibodyTrainer
 from antibody.training.objective_trainer import ObjectiveTrainer
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.progress import ProgressBar
-from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings
+from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings, refuse_own_output
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def align(settings: AlignmentSettings) -> Run:
     Raises:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
-    _refuse_own_output(settings)
+    refuse_own_output(settings)
     preset = _preset(settings)
     settings = _resolved(settings, preset.alignment, preset.lora)
     config = AntibodyAlignmentConfig(
@@ -114,7 +114,7 @@ def finetune(settings: FinetuningSettings) -> Run:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
     _refuse_unaligned(settings)
-    _refuse_own_output(settings)
+    refuse_own_output(settings)
     preset = _preset(settings)
     settings = _resolved(settings, preset.finetuning, preset.lora)
     config = AntibodyConfig(
@@ -191,16 +191,6 @@ def _refuse_unaligned(settings: FinetuningSettings) -> None:
             f"{settings.model} is not an aligned run: its own judgement of a row protects nothing.",
             hint="Align it with `antibody align` and name that run, or trust its maker's alignment: --allow-unaligned.",
             code="not_aligned",
-        )
-
-
-def _refuse_own_output(settings: TrainingSettings) -> None:
-    """A run that is trained on must not be replaced by what is trained."""
-    if Path(settings.model).resolve().is_relative_to(settings.output.resolve()):
-        raise UsageError(
-            f"--output {settings.output} would replace the model {settings.model}.",
-            hint="Choose another directory.",
-            code="conflict",
         )
 
 
