@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
@@ -133,6 +135,13 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         self.processes = Processes(self.accelerator.num_processes, self.accelerator.device)
         self.add_callback(StateWriter(self._method_state))
         self._refuse_what_breaks_the_method()
+        self._reduce_in_float32()
+
+    def _reduce_in_float32(self) -> None:
+        """Eight bits do not hold the sums that inner products are of. `accelerate` has FSDP2 add in bfloat16."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.mixed_precision_policy is not None:
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
 
     def _refuse_what_breaks_the_method(self) -> None:
         self._refuse_other_parallelism()
@@ -239,6 +248,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         gathered, self._gathered = self._gathered, []
         started = time.perf_counter()
         model.train()
+        reshard(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         rows = self._step_rows(gathered)
         step = ModelStep(
@@ -282,6 +292,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             found = read_states(
                 whole(self.model_wrapped), here, pad_token_id=self._tokenizer.pad_token_id, progress=advance
             )
+        reshard(self.model)
         gathered = gather_object([(place * count + index, states) for place, states in enumerate(found)])
         return [states for _, states in sorted(gathered, key=lambda entry: entry[0])][: len(rows)]
 
@@ -425,6 +436,13 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
 def whole(model: Any) -> Any:
     """The model whose gradients nobody adds up behind the objective's back."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def reshard(model: nn.Module) -> None:
+    """Puts FSDP2's sharded parameters back where a pass without gradients, as in an evaluation, left gathered ones."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def _indices(batches: Sequence[Rows]) -> list[int]:
