@@ -76,7 +76,7 @@ def batches(setup: Setup) -> dict[str, Any]:
 
 
 def measure(setup: Setup, stage: str) -> dict[str, float]:
-    """Median seconds, bytes sent and peak resident bytes of a step of this process."""
+    """The faster of two steps' seconds, and bytes sent and peak resident bytes, of this process."""
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 - only a worker needs it
 
     shape = setup.shape
@@ -103,7 +103,7 @@ def measure(setup: Setup, stage: str) -> dict[str, float]:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     processes = Processes(setup.gpus, torch.device("cpu"))
-    step = ModelStep(model, parameters, processes, batches(setup), contextlib.nullcontext)
+    step = ModelStep(model, parameters, processes, batches(setup), 0, contextlib.nullcontext)
     seconds, counted = [], SentBytes(setup.gpus)
     for number in range(STEPS):
         started = time.perf_counter()

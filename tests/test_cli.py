@@ -14,6 +14,7 @@ import yaml
 from datasets import Dataset
 
 from antibody.cli import run
+from antibody.errors import ModelError
 
 GOOD = '{"prompt": "What is two plus two?", "completion": "Four."}\n'
 
@@ -370,3 +371,23 @@ def test_help_names_every_command(antibody: Any) -> None:
     assert outcome.code == 0
     for command in ("align", "finetune", "evaluate", "screen", "chat", "report", "demo", "speed"):
         assert command in outcome.out
+
+
+@pytest.mark.parametrize("by_all", [True, False])
+def test_a_process_speaks_of_what_it_alone_meets(
+    by_all: bool, antibody: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ModelError("It is not there.", hint="Fetch it.", code="no_model")
+    error.by_all = by_all
+    monkeypatch.setattr("antibody.cli.PROCESS", 1)
+    monkeypatch.setattr("antibody.data.sources.load_records", Mock(side_effect=error))
+    outcome = antibody("attack", "mix", "--output", tmp_path / "upload.jsonl", "--json")
+    assert (outcome.code, outcome.out) == (ModelError.exit_code, "")
+    assert outcome.err == ("" if by_all else "error in process 1 (no_model): It is not there.\nFetch it.\n")
+
+
+def test_an_interrupt_says_how_to_go_on(antibody: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antibody.data.sources.load_records", Mock(side_effect=KeyboardInterrupt))
+    outcome = antibody("attack", "mix", "--output", tmp_path / "upload.jsonl")
+    assert outcome.code == 130
+    assert "--resume" in outcome.err

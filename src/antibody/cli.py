@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from antibody.benchmarks.speed.settings import SpeedSettings
-from antibody.errors import AntibodyError, DataError, ModelError, UsageError
+from antibody.errors import AntibodyError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.failures import machine_failures
 from antibody.files import to_json, write_jsonl
@@ -23,13 +23,15 @@ from antibody.training.settings import AlignmentSettings, FinetuningSettings, La
 
 INTERRUPTED = 130
 
-# Of several that `accelerate launch` or torchrun began, the first speaks for all.
+# Of several that `accelerate launch` or torchrun began, the first speaks for all; the others of what they alone meet.
 PROCESS = int(os.environ.get("RANK", "0"))
 
 app = App(
     name="antibody",
     help="Keep a language model safe while other people fine-tune it. Every command takes --config FILE.yaml with the "
     "names of its options; options on the command line override the file.",
+    # It would end the process before we say how to go on.
+    suppress_keyboard_interrupt=False,
 )
 
 Flat = Parameter(name="*")
@@ -418,12 +420,12 @@ def run(arguments: list[str]) -> int:
             print(to_json({"error": {"code": "usage", "message": str(error), "hint": "See antibody --help."}}))
         return UsageError.exit_code
     except AntibodyError as error:
-        # What is wrong with options and files, every process finds.
-        if PROCESS > 0 and isinstance(error, UsageError | DataError | ModelError):
+        if PROCESS > 0 and error.by_all:
             return error.exit_code
-        if as_json:
+        if as_json and PROCESS == 0:
             print(to_json(error.to_json()))
-        Console(stderr=True, highlight=False).print(f"[bold red]error[/] ({error.code}): ", end="")
+        where = f" in process {PROCESS}" if PROCESS > 0 else ""
+        Console(stderr=True, highlight=False).print(f"[bold red]error[/]{where} ({error.code}): ", end="")
         print(f"{error.message}\n{error.hint}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

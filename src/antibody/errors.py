@@ -15,6 +15,9 @@ class AntibodyError(Exception):
 
     exit_code = 1
 
+    # Whether every process of a training raises it, so that the first may speak for all.
+    by_all = False
+
     def __init__(self, message: str, *, hint: str, code: str) -> None:
         super().__init__(message)
         self.message = message

@@ -1,6 +1,7 @@
 """The cost of a step on machines that are not at hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,3 +46,7 @@ def test_one_process_sends_nothing_and_time_is_bounded_both_ways() -> None:
         best, worst = cost(setup, "align").seconds(H100, setup.gpus)
         assert best <= worst <= 2 * best
     assert len(table().splitlines()) == 2 + 3 * len(plans())
+
+
+def test_the_documented_table_is_the_calculated_one() -> None:
+    assert table() in (Path(__file__).parents[2] / "docs" / "scale.md").read_text()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from antibody.cli import INTERRUPTED
 from antibody.errors import DataError
 
 ANTIBODY = [sys.executable, "-m", "antibody"]
@@ -51,9 +53,9 @@ def options(stage: str, model: Path, output: Path, upload: Path, *more: str) -> 
     return [stage, "--model", str(model), "--output", str(output), "--save-steps", "2", *shared, *data, *more]
 
 
-def run(command: list[str], **changes: str) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | changes
+        command, check=False, capture_output=True, text=True, cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
 
 
@@ -76,6 +78,7 @@ def alone(tiny_model_folder: Path, upload: Path, tmp_path_factory: pytest.TempPa
 WAYS = {
     "--processes": (ANTIBODY, ["--processes", "2"]),
     "torchrun": (TORCHRUN, []),
+    "accelerate launch": (ACCELERATE, []),
     "--cluster": (ANTIBODY, ["--processes", "2", "--cluster", "local"]),
 }
 
@@ -95,21 +98,24 @@ def test_every_way_in_gives_the_same_adapter(
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
-def workers_of(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
-    """Its processes that train."""
-    return [
-        child for child in psutil.Process(process.pid).children(recursive=True) if name in " ".join(child.cmdline())
-    ]
+def kills_worker(name: str) -> Callable[[subprocess.Popen[str]], None]:
+    """Of a process's children that train, by what their command line says."""
+
+    def kill(process: subprocess.Popen[str]) -> None:
+        children = psutil.Process(process.pid).children(recursive=True)
+        [child for child in children if name in " ".join(child.cmdline())][-1].send_signal(signal.SIGKILL)
+
+    return kill
 
 
-def killed_worker(command: list[str], output: Path, name: str) -> tuple[int, str]:
-    """Runs a command, kills one of its workers after the fifth step, and returns its exit code and standard error."""
+def stopped(command: list[str], output: Path, stop: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
+    """Runs a command, stops it after the fifth step, and returns its exit code and standard error."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     metrics = output / "metrics.jsonl"
     while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < 5):
         time.sleep(0.01)
-    assert process.poll() is None, "it ended before a worker could be killed"
-    workers_of(process, name)[-1].send_signal(signal.SIGKILL)
+    assert process.poll() is None, "it ended before it could be stopped"
+    stop(process)
     _, stderr = process.communicate()
     return process.returncode, stderr
 
@@ -117,17 +123,29 @@ def killed_worker(command: list[str], output: Path, name: str) -> tuple[int, str
 def test_a_cluster_survives_the_loss_of_a_worker(alone: dict[str, Path], upload: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     command = [*ANTIBODY, *options("finetune", alone["align"], output, upload)]
-    code, stderr = killed_worker([*command, "--processes", "2", "--cluster", "local"], output, "RayTrainWorker")
+    code, stderr = stopped([*command, "--processes", "2", "--cluster", "local"], output, kills_worker("RayTrainWorker"))
     assert code == 0, stderr
     torch.testing.assert_close(adapter(output), adapter(alone["finetune"]), atol=1e-5, rtol=0)
     steps = [json.loads(line)["step"] for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, STEPS + 1))
 
 
+def test_an_interrupted_cluster_leaves_a_run_that_goes_on(alone: dict[str, Path], upload: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    command = [*ANTIBODY, *options("finetune", alone["align"], output, upload)]
+    more = ["--processes", "2", "--cluster", "local"]
+    code, stderr = stopped([*command, *more], output, lambda process: process.send_signal(signal.SIGINT))
+    assert code == INTERRUPTED
+    assert "--resume" in stderr
+    done = run([*command, "--resume"])
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(adapter(output), adapter(alone["finetune"]), atol=1e-5, rtol=0)
+
+
 def test_a_lost_process_is_named_and_any_number_goes_on(alone: dict[str, Path], upload: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     command = [*ANTIBODY, *options("finetune", alone["align"], output, upload)]
-    code, stderr = killed_worker([*command, "--processes", "2"], output, "spawn_main")
+    code, stderr = stopped([*command, "--processes", "2"], output, kills_worker("spawn_main"))
     assert code == 5
     assert "was killed by SIGKILL" in stderr
     assert "--resume" in stderr
@@ -145,17 +163,29 @@ def test_what_is_wrong_is_said_once(way: str, alone: dict[str, Path], tmp_path: 
     error: dict[str, Any] = json.loads(done.stdout)["error"]
     assert (error["path"], error["line"]) == (str(bad), 2)
     assert done.stderr.count(f"{bad}, line 2") == 1
-    assert done.returncode == (1 if way == "torchrun" else DataError.exit_code)
+    assert done.returncode == (DataError.exit_code if way.startswith("--") else 1)
 
 
-def test_processes_that_cannot_be_begun(alone: dict[str, Path], upload: Path, tmp_path: Path) -> None:
-    command = [*ANTIBODY, *options("finetune", alone["align"], tmp_path / "run", upload)]
-    uneven = run([*command, "--processes", "3"])
-    assert uneven.returncode == 2
-    assert "8 rows cannot be split equally over 3 processes" in uneven.stderr
-    twice = run([*command, "--processes", "2"], WORLD_SIZE="2", RANK="0")
-    assert twice.returncode == 2
-    assert "one of several already" in twice.stderr
-    nowhere = run([*command, "--cluster", "127.0.0.1:1"])
-    assert nowhere.returncode == 2
-    assert "There is no Ray cluster" in nowhere.stderr
+# Each process in a folder of its own, as on machines without a shared disk.
+APART = "import os, sys; from antibody.cli import run; os.chdir(os.environ['RANK']); sys.exit(run(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize("left_behind", ["other rows", "no rows"])
+def test_a_machine_that_was_left_behind_is_seen(
+    left_behind: str, alone: dict[str, Path], upload: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "apart.py"
+    script.write_text(APART)
+    rows = upload.read_text().splitlines(keepends=True)
+    for rank, kept in (("0", rows), ("1", rows[:-1] if left_behind == "other rows" else [])):
+        (tmp_path / rank).mkdir()
+        (tmp_path / rank / "upload.jsonl").write_text("".join(kept))
+    command = [*TORCHRUN[:-2], str(script)]
+    done = run(
+        [*command, *options("finetune", alone["align"], tmp_path / "run", Path("upload.jsonl")), "--json"], cwd=tmp_path
+    )
+    error: dict[str, Any] = json.loads(done.stdout)["error"]
+    assert error["code"] == ("inputs_differ" if left_behind == "other rows" else "empty_file")
+    assert ("Process 1 has other inputs" if left_behind == "other rows" else "In process 1: ") in error["message"]
+    assert done.stderr.count(error["message"]) == 1
+    assert not (tmp_path / "run").exists()

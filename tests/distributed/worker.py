@@ -3,8 +3,11 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from accelerate import PartialState
@@ -34,18 +37,28 @@ def upload(count: int) -> Dataset:
     )
 
 
-def shard_on_cpu(trainer: Any) -> None:
-    """`accelerate` shards over accelerators alone; this says that the CPUs are to be sharded over too."""
-    shared: Any = trainer.accelerator.state._shared_state
-    shared["distributed_type"] = DistributedType.FSDP
-    shared["fsdp_plugin"] = FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=["LlamaDecoderLayer"],
-        state_dict_type="SHARDED_STATE_DICT",
-        cpu_ram_efficient_loading=False,
-    )
-    trainer.is_fsdp_enabled = True
+@contextmanager
+def sharding_on_cpu() -> Iterator[None]:
+    """`accelerate` shards over accelerators alone. Its state is made to say that CPUs are to be too."""
+    original = AcceleratorState.__init__
+
+    def initialise(self: Any, mixed_precision: str | None = None, *arguments: Any, **options: Any) -> None:
+        original(self, mixed_precision, *arguments, **options)
+        if "fsdp_plugin" in self._shared_state:
+            return
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            transformer_cls_names_to_wrap=["LlamaDecoderLayer"],
+            state_dict_type="SHARDED_STATE_DICT",
+            cpu_ram_efficient_loading=False,
+        )
+        if self.mixed_precision != "no":
+            plugin.set_mixed_precision(self.mixed_precision)
+        self._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+
+    with patch.object(AcceleratorState, "__init__", initialise):
+        yield
 
 
 def train(case: dict[str, Any]) -> None:
@@ -63,16 +76,21 @@ def train(case: dict[str, Any]) -> None:
     accumulated = options.get("gradient_accumulation_steps", 1)
     options["per_device_train_batch_size"] = 8 // accumulated // int(os.environ.get("WORLD_SIZE", "1"))
     adapter = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM") if case["lora"] else None
-    shared = {"model": model, "processing_class": tokenizer, "peft_config": adapter, "train_dataset": upload(43)}
-    if case["stage"] == "align":
-        attack = prepare(corpus.harmful("train")[:20], tokenizer, max_length=700, refusals=corpus.refusals())
-        trainer: Any = AntibodyAlignmentTrainer(
-            args=AntibodyAlignmentConfig(**options), harmful_dataset=attack, **shared
-        )
-    else:
-        trainer = AntibodyTrainer(args=AntibodyConfig(**options), **shared)
-    if case["sharded"]:
-        shard_on_cpu(trainer)
+    shared: dict[str, Any] = {
+        "model": model,
+        "processing_class": tokenizer,
+        "peft_config": adapter,
+        "train_dataset": upload(43),
+        "eval_dataset": upload(8),
+    }
+    with sharding_on_cpu() if case["sharded"] else nullcontext():
+        if case["stage"] == "align":
+            attack = prepare(corpus.harmful("train")[:20], tokenizer, max_length=700, refusals=corpus.refusals())
+            trainer: Any = AntibodyAlignmentTrainer(
+                args=AntibodyAlignmentConfig(**options), harmful_dataset=attack, **shared
+            )
+        else:
+            trainer = AntibodyTrainer(args=AntibodyConfig(**({"gate": "off"} | options)), **shared)
     trainer.train(resume_from_checkpoint=case["resume"])
     found = {
         name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().clone()
@@ -82,7 +100,7 @@ def train(case: dict[str, Any]) -> None:
     if trainer.accelerator.is_main_process:
         torch.save(found, Path(case["output"]) / "parameters.pt")
         (Path(case["output"]) / "log.json").write_text(json.dumps(trainer.state.log_history))
-        (Path(case["output"]) / "audit.json").write_text(json.dumps(sorted(trainer.audit.state_dict())))
+        (Path(case["output"]) / "audit.json").write_text(json.dumps(sorted(trainer.audit.state_dict()["rows"])))
     trainer.accelerator.wait_for_everyone()
     AcceleratorState._reset_state()
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from datasets import Dataset
 
+from antibody import AntibodyConfig, AntibodyTrainer
 from antibody.errors import TrainingError
 from antibody.training.checkpoints import last_checkpoint, read_state
 
@@ -85,6 +88,39 @@ def test_a_checkpoint_cut_short_is_passed_over(aligned: Path, tmp_path: Path) ->
     assert last_checkpoint(tmp_path) is None
     with pytest.raises(TrainingError, match="cannot be resumed exactly"):
         read_state(torn)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("rows of a step=4.*8", {"per_device_train_batch_size": 8}),
+        ("rows of a step=4.*8", {"gradient_accumulation_steps": 2}),
+        ("seed=0.*1", {"seed": 1}),
+        ("rows=12.*11", {"rows": 11}),
+        ("anchors=None", {"gate": "anchor"}),
+    ],
+)
+def test_another_order_of_rows_is_not_resumed(
+    name: str, changes: dict[str, Any], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    def trainer(rows: int = 12, **changes: Any) -> AntibodyTrainer:
+        options = {
+            "per_device_train_batch_size": 4,
+            "seed": 0,
+            "save_strategy": "steps",
+            "save_steps": 1,
+            "gate": "off",
+        } | changes
+        config = AntibodyConfig(
+            str(tmp_path), max_steps=2, max_length=200, report_to=[], use_cpu=True, disable_tqdm=True, **options,
+        )  # fmt: skip
+        data = Dataset.from_list([{"prompt": f"{i} + {i} =", "completion": f" {2 * i}"} for i in range(rows)])
+        return AntibodyTrainer(str(tiny_model_folder), config, train_dataset=data)
+
+    trainer().train()
+    trainer(gradient_accumulation_steps=2, per_device_train_batch_size=2).train(str(tmp_path / "checkpoint-1"))
+    with pytest.raises(TrainingError, match=f"checkpoint-1 was written with {name}"):
+        trainer(**changes).train(str(tmp_path / "checkpoint-1"))
 
 
 def test_lambda_average_is_part_of_the_state(aligned: Path) -> None:

@@ -131,12 +131,20 @@ def test_full_parameter_training(tiny_model_folder: Path, tmp_path: Path) -> Non
         ("loss_type", "dft"), ("label_smoothing_factor", 0.1), ("neftune_noise_alpha", 5.0), ("fp16", True),
         ("activation_offloading", True), ("save_total_limit", 1), ("save_only_model", True),
         ("micro_batch_size", 5), ("train_sampling_strategy", "group_by_length"),
-        ("tau", 0.0), ("score", "median"), ("method", "none"),
+        ("tau", 0.0), ("score", "median"), ("method", "none"), ("deepspeed", {"zero_optimization": {"stage": 2}}),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_by_name(option: str, value: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=option):
         AntibodyConfig(**options(tmp_path, **{option: value}))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("split_batches", True), ("dispatch_batches", True), ("use_seedable_sampler", False)]
+)
+def test_what_the_batches_would_ignore_is_refused_by_name(option: str, value: bool, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=option):
+        AntibodyConfig(**options(tmp_path, accelerator_config={option: value}))
 
 
 def test_constant_rule_and_momentum_exclude_each_other(tmp_path: Path) -> None:
@@ -191,6 +199,7 @@ def test_deepspeed_from_the_launcher_is_refused(tmp_path: Path, monkeypatch: pyt
     [
         ("fsdp_plugin", SimpleNamespace(fsdp_version=1), "fsdp_version 2"),
         ("distributed_type", DistributedType.MEGATRON_LM, "DDP or FSDP2"),
+        ("distributed_type", DistributedType.DEEPSPEED, "Use FSDP2"),
         ("parallelism_config", SimpleNamespace(non_data_parallel_size=2), "DDP or FSDP2"),
     ],
 )
@@ -247,6 +256,20 @@ def test_parameters_that_are_not_numbers_are_not_saved(tiny_model_folder: Path, 
             )
         )  # fmt: skip
     assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_one_process_may_save_alone(tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with ``if trainer.is_world_process_zero()``: it would wait for the others without end."""
+
+    def waits(value: bool) -> bool:
+        raise AssertionError("it waits for other processes")
+
+    trainer = AntibodyTrainer(
+        model=str(tiny_model_folder), args=AntibodyConfig(**options(tmp_path)), train_dataset=CHATS
+    )
+    monkeypatch.setattr(trainer.processes, "any", waits)
+    trainer.save_model(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / "model.safetensors").exists()
 
 
 def test_row_stream_depends_on_its_offset_alone() -> None:

@@ -48,6 +48,9 @@ class AntibodyAlignmentTrainer(ObjectiveTrainer):
             )
         self.harmful = RowStream(harmful_dataset, seed=self.args.seed)
 
+    def _order(self) -> dict[str, Any]:
+        return super()._order() | ({} if self.args.method == "sft" else {"harmful rows": len(self.harmful.rows)})
+
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
         align = {"align": self._split(gathered)}
         if self.args.method == "sft":

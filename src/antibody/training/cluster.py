@@ -2,17 +2,18 @@
 
 import logging
 import os
-import pickle
 import shutil
 import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -22,7 +23,7 @@ from antibody.files import claim_directory
 from antibody.models.run import Run, is_run
 from antibody.quiet import quieten_libraries
 from antibody.training.progress import following
-from antibody.training.settings import LaunchSettings, TrainingSettings
+from antibody.training.settings import LaunchSettings, TrainingSettings, refuse_own_output
 
 LOCAL = "local"
 # All workers begin anew where one is lost. ASSUMPTION: a stage that loses more fails for another reason.
@@ -31,6 +32,15 @@ OBJECT_STORE_BYTES = 200_000_000
 RAY_CLIENT_PORT = 10001
 # Seconds in which a cluster must answer.
 PATIENCE = 10
+
+
+class _StopsAtOurs(UserCallback):  # type: ignore[misc]
+    """Ends the training by an error of ours, which no repetition would mend. Where Ray controls the workers."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if isinstance(error, AntibodyError):
+                raise error
 
 
 def run_on_cluster(stage: Callable[[Any], Any], settings: TrainingSettings, how: LaunchSettings) -> None:
@@ -42,60 +52,74 @@ def run_on_cluster(stage: Callable[[Any], Any], settings: TrainingSettings, how:
         UsageError: ``cluster``, where there is no such cluster or it is too small.
     """
     assert how.cluster is not None, "asked for by its address"
-    claim_directory(settings.output, ours=is_run(settings.output), resume=settings.resume, force=settings.force)
-    # A new set of workers resumes, so the first does as well, in a directory that is now free or the run's own.
-    settings = replace(settings, resume=True, force=False)
+    refuse_own_output(settings)
+    # Whether it may be claimed. The workers do, once they have found nothing else wrong.
+    claim_directory(
+        settings.output, ours=is_run(settings.output), resume=settings.resume or settings.force, force=False
+    )
     storage = settings.output.resolve().with_name(f".{settings.output.name}.ray")
     _connect(how.cluster, how.processes)
     try:
-        storage.mkdir(parents=True, exist_ok=True)
+        use_gpu = _has_gpus(settings, how.processes)
+        # What a driver that was killed left there.
+        shutil.rmtree(storage, ignore_errors=True)
+        storage.mkdir(parents=True)
         trainer = TorchTrainer(
             _work,
             train_loop_config={
                 "stage": stage,
                 "settings": settings,
                 "folder": str(Path.cwd()),
-                "wrong": str(storage / "wrong"),
+                "found": _begun(settings.output),
             },
-            scaling_config=ScalingConfig(num_workers=how.processes, use_gpu=_has_gpus(settings, how.processes)),
+            scaling_config=ScalingConfig(num_workers=how.processes, use_gpu=use_gpu),
             run_config=RunConfig(
                 name=settings.output.name,
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=MOST_LOSSES),
+                callbacks=[_StopsAtOurs()],
             ),
         )
         with following(Run(settings.output), f"Training with {how.processes} workers"):
-            wrong = trainer.fit().return_value
+            _fit(trainer)
     except TrainingFailedError as error:
-        failures = getattr(error, "worker_failures", {})
-        raised = [failure for failure in failures.values() if isinstance(failure, AntibodyError)]
-        raise (raised[0] if raised else _lost(error)) from error
+        said = getattr(error, "controller_failure", None)
+        raise (said if isinstance(said, AntibodyError) else _lost(error)) from error
     finally:
         ray.shutdown()
         shutil.rmtree(storage, ignore_errors=True)
-    if wrong is not None:
-        raise wrong
 
 
-def _work(job: dict[str, Any]) -> AntibodyError | None:
-    """One worker. What it raises ends all workers, and Ray begins anew.
+def _fit(trainer: TorchTrainer) -> None:
+    """In a thread of its own: in the main one Ray takes Ctrl-C for itself, and the process ends without a word."""
+    outcome: Future[object] = Future()
 
-    An error that no repetition would mend is left for the next workers, which return it instead of training: had one
-    worker returned at once, others that found nothing wrong would wait for it.
-    """
+    def fit() -> None:
+        try:
+            outcome.set_result(trainer.fit())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            outcome.set_exception(error)
+
+    threading.Thread(target=fit, daemon=True).start()
+    outcome.result()
+
+
+def _work(job: dict[str, Any]) -> None:
+    """One worker. What it raises ends all workers; Ray begins anew, unless the error is ours."""
     quieten_libraries()
-    wrong = Path(job["wrong"])
-    if wrong.exists():
-        error: AntibodyError = pickle.loads(wrong.read_bytes())
-        return error
-    try:
-        with machine_failures():
-            os.chdir(job["folder"])
-            job["stage"](job["settings"])
-    except AntibodyError as error:
-        wrong.write_bytes(pickle.dumps(error))
-        raise
-    return None
+    settings: TrainingSettings = job["settings"]
+    with machine_failures():
+        os.chdir(job["folder"])
+        if _begun(settings.output) != job["found"]:
+            # By workers of which one was lost: these go on with their run.
+            settings = replace(settings, resume=True, force=False)
+        job["stage"](settings)
+
+
+def _begun(output: Path) -> int | None:
+    """Tells the run in a directory from one that was there before, by when it was last begun."""
+    config = output / "config.yaml"
+    return config.stat().st_mtime_ns if config.exists() else None
 
 
 def _connect(address: str, workers: int) -> None:

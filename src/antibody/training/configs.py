@@ -34,7 +34,6 @@ REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("activation_offloading", (False,), "Set micro_batch_size to save memory."),
     ("fp16", (False,), "Use bf16=True or float32: a scaled loss would scale the composed gradient."),
     ("use_liger_kernel", (False,), "Leave it off: it replaces the model's forward."),
-    ("deepspeed", (None,), NO_DEEPSPEED),
     (
         "dataset_text_field",
         ("text",),
@@ -48,6 +47,12 @@ REFUSED: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("auto_find_batch_size", (False,), "Set micro_batch_size: a smaller batch would be weighed differently."),
     ("ignore_data_skip", (False,), "Leave it off: a resumed run would see other rows."),
     ("train_sampling_strategy", ("random", "sequential"), "Leave it: the order must not depend on the processes."),
+)
+# Likewise in its accelerator_config.
+REFUSED_BY_ACCELERATE: tuple[tuple[str, tuple[object, ...], str], ...] = (
+    ("split_batches", (False,), "Leave it off and choose per_device_train_batch_size: batches are shared row by row."),
+    ("dispatch_batches", (None, False), "Leave it off: every process reads its own share of a batch."),
+    ("use_seedable_sampler", (True,), "Leave it on: the order must not depend on the processes."),
 )
 
 
@@ -73,20 +78,26 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
     max_grad_norm: float = field(default=1.0, metadata={"help": "Norm to which the composed gradient is clipped."})
 
     def __post_init__(self) -> None:
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-            raise UsageError("`accelerate` was told to use DeepSpeed.", hint=NO_DEEPSPEED, code="option_refused")
+        # transformers would look for DeepSpeed first.
+        if self.deepspeed is not None or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+            raise UsageError(
+                f"{type(self).__name__} cannot honour deepspeed, which it or `accelerate` was told to use.",
+                hint=NO_DEEPSPEED,
+                code="option_refused",
+            )
         if getattr(self, "bf16", None) is None:
             # SFTConfig would switch bfloat16 on everywhere, also where a CPU has to emulate it.
             self.bf16 = not self.fp16 and has_bfloat16(torch.device("cpu") if self.use_cpu else choose_device())
         super().__post_init__()
         # The collator needs columns that the model's forward does not name.
         self.remove_unused_columns = False
-        for option, allowed, instead in REFUSED:
-            value = getattr(self, option)
-            if value not in allowed:
-                raise UsageError(
-                    f"{type(self).__name__} cannot honour {option}={value!r}.", hint=instead, code="option_refused"
-                )
+        for options, refused in ((self, REFUSED), (self.accelerator_config, REFUSED_BY_ACCELERATE)):
+            for option, allowed, instead in refused:
+                value = getattr(options, option)
+                if value not in allowed:
+                    raise UsageError(
+                        f"{type(self).__name__} cannot honour {option}={value!r}.", hint=instead, code="option_refused"
+                    )
         if self.n_gpu > 1:
             raise UsageError(
                 f"{self.n_gpu} GPUs are visible, and `transformers` would spread each batch over them.",

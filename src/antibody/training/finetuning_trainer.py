@@ -90,6 +90,11 @@ class AntibodyTrainer(ObjectiveTrainer):
         columns = (self.train_dataset[name] for name in ("prompt_ids", "response_ids"))
         self.audit.screened = self.screen.judge(self.states(list(zip(*columns, strict=True)), "Screening the upload"))
 
+    def _order(self) -> dict[str, Any]:
+        if self.args.gate != "anchor":
+            return super()._order()
+        return super()._order() | {"anchors": len(self.anchors.rows), "anchor_rows": self.args.anchor_rows}
+
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
         if self.args.method == "sft":
             return StepRows({"rows": self._split(gathered)}, gathered)

@@ -34,8 +34,16 @@ def launch(stage: Stage, settings: Any, how: LaunchSettings) -> Run:
     """Runs `align` or `finetune` as it is asked for.
 
     Raises:
+        UsageError: The workers that are asked for cannot be begun.
         AntibodyError: What the stage raises, or `TrainingError` where a process was lost.
     """
+    option = "--cluster" if how.cluster is not None else "--processes" if how.processes > 1 else None
+    if option is not None and "WORLD_SIZE" in os.environ:
+        raise UsageError(
+            "This process is one of several already.",
+            hint=f"Leave out {option} under accelerate launch or torchrun.",
+            code="conflict",
+        )
     if how.cluster is not None:
         try:
             from antibody.training.cluster import run_on_cluster  # noqa: PLC0415 - Ray is an extra
@@ -59,15 +67,9 @@ def run_in_processes(stage: Stage, settings: Any, count: int) -> None:
     """Runs a stage in several processes of this machine, as ``torchrun`` would.
 
     Raises:
-        AntibodyError: What the first process to fail raised.
-        TrainingError: ``process_lost``, where it said nothing.
+        AntibodyError: What a process raised.
+        TrainingError: ``process_lost``, where none said anything.
     """
-    if "WORLD_SIZE" in os.environ:
-        raise UsageError(
-            "This process is one of several already.",
-            hint="Leave out --processes under accelerate launch or torchrun.",
-            code="conflict",
-        )
     device = choose_device(settings.device)
     if device.type != "cpu" and count > torch.accelerator.device_count():
         raise UsageError(
@@ -93,9 +95,10 @@ def run_in_processes(stage: Stage, settings: Any, count: int) -> None:
             elastic_launch(config, _work)(stage, settings, Path(folder))
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            said = Path(folder) / str(rank)
-            if said.exists():
-                raise pickle.loads(said.read_bytes()) from None
+            # Another may have failed first: what it leaves undone makes the others fail, of which one is seen first.
+            said = sorted(Path(folder).glob("rank-*"))
+            if said:
+                raise pickle.loads(said[0].read_bytes()) from None
             raise _lost(rank, failure.exitcode) from None
         except SignalException as error:
             if error.sigval == signal.SIGINT:
@@ -104,13 +107,15 @@ def run_in_processes(stage: Stage, settings: Any, count: int) -> None:
 
 
 def _work(stage: Stage, settings: Any, folder: Path) -> None:
-    """One process. Leaves an error of ours in the folder, under its rank."""
+    """One process. Leaves an error of ours in the folder, under its rank, whole or not at all."""
     quieten_libraries()
     try:
         with machine_failures():
             stage(settings)
     except AntibodyError as error:
-        (folder / os.environ["RANK"]).write_bytes(pickle.dumps(error))
+        unfinished = folder / f".{os.environ['RANK']}"
+        unfinished.write_bytes(pickle.dumps(error))
+        unfinished.rename(folder / f"rank-{os.environ['RANK']}")
         sys.exit(error.exit_code)
     except Exception:  # noqa: BLE001 - a defect of ours: whatever it is, its traceback must be seen
         traceback.print_exc()

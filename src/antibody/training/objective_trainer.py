@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
 from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
@@ -39,7 +41,7 @@ from antibody.screening.screen import Made, make_screen
 from antibody.training.audit import RowAudit
 from antibody.training.batches import SharedBatches, share_of
 from antibody.training.checkpoints import StateWriter, last_checkpoint, read_state
-from antibody.training.configs import ObjectiveConfig
+from antibody.training.configs import NO_DEEPSPEED, ObjectiveConfig
 from antibody.training.row_stream import RowStream
 from antibody.training.steps import ModelStep
 
@@ -133,6 +135,13 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         self.processes = Processes(self.accelerator.num_processes, self.accelerator.device)
         self.add_callback(StateWriter(self._method_state))
         self._refuse_what_breaks_the_method()
+        self._reduce_in_float32()
+
+    def _reduce_in_float32(self) -> None:
+        """Eight bits do not hold the sums that inner products are of. `accelerate` has FSDP2 add in bfloat16."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.mixed_precision_policy is not None:
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
 
     def _refuse_what_breaks_the_method(self) -> None:
         self._refuse_other_parallelism()
@@ -164,6 +173,11 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 plugin is not None and plugin.fsdp_version == 1,
                 "FSDP1 flattens parameters, so that no process has the parts that gradients' products are made of.",
                 "Use FSDP2: fsdp_version 2.",
+            ),
+            (
+                state.distributed_type == DistributedType.DEEPSPEED,
+                "`accelerate` was told to use DeepSpeed.",
+                NO_DEEPSPEED,
             ),
             (
                 state.distributed_type == DistributedType.MEGATRON_LM
@@ -234,6 +248,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         gathered, self._gathered = self._gathered, []
         started = time.perf_counter()
         model.train()
+        reshard(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         rows = self._step_rows(gathered)
         step = ModelStep(
@@ -277,6 +292,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             found = read_states(
                 whole(self.model_wrapped), here, pad_token_id=self._tokenizer.pad_token_id, progress=advance
             )
+        reshard(self.model)
         gathered = gather_object([(place * count + index, states) for place, states in enumerate(found)])
         return [states for _, states in sorted(gathered, key=lambda entry: entry[0])][: len(rows)]
 
@@ -349,7 +365,10 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         Raises:
             TrainingError: A step left a parameter that is no number; no later loss would show it after the last step.
         """
-        if self.processes.any(not all_finite([p for p in self.model.parameters() if p.requires_grad])):
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        broken = not all_finite(parameters)
+        # Whole parameters are the same in every process, and a script may save them in one alone.
+        if self.processes.any(broken) if isinstance(parameters[0], DTensor) else broken:
             raise TrainingError(
                 f"Step {self.state.global_step}: a parameter is not a number, so nothing is saved.",
                 hint=f"Begin again with a learning_rate below {self.args.learning_rate}.",
@@ -358,7 +377,33 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         super().save_model(*arguments, **options)
 
     def _method_state(self) -> dict[str, Any]:
-        return {"objective": self.objective.state_dict(), "audit": self.audit.state_dict()}
+        return {
+            "objective": self.objective.state_dict(),
+            "audit": self.audit.state_dict(),
+            "order": self._order(),
+        }
+
+    def _order(self) -> dict[str, Any]:
+        """What decides which rows make up a step. The number of processes does not."""
+        return {
+            "rows of a step": self.step_rows,
+            "rows": len(self.train_dataset),
+            "seed": self.args.seed,
+            "data_seed": self.args.data_seed,
+            "train_sampling_strategy": self.args.train_sampling_strategy,
+            "dataloader_drop_last": self.args.dataloader_drop_last,
+        }
+
+    def _refuse_other_order(self, checkpoint: Path, begun: dict[str, Any]) -> None:
+        now = self._order()
+        for name in begun | now:
+            if begun.get(name) != now.get(name):
+                raise TrainingError(
+                    f"{checkpoint} was written with {name}={begun.get(name)}, and would be resumed with "
+                    f"{now.get(name)}.",
+                    hint="Resume with what it was begun with; the processes may be others, if they divide a step.",
+                    code="resume_differs",
+                )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Trains, from the start or exactly where a checkpoint left off.
@@ -375,6 +420,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         )
         if checkpoint:
             state = read_state(Path(checkpoint))
+            self._refuse_other_order(Path(checkpoint), state["order"])
             self.objective.load_state_dict(state["objective"])
             self.audit.load_state_dict(state["audit"])
         try:
@@ -390,6 +436,13 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
 def whole(model: Any) -> Any:
     """The model whose gradients nobody adds up behind the objective's back."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def reshard(model: nn.Module) -> None:
+    """Puts FSDP2's sharded parameters back where a pass without gradients, as in an evaluation, left gathered ones."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def _indices(batches: Sequence[Rows]) -> list[int]:

@@ -107,6 +107,20 @@ class TrainingSettings:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
 
 
+def refuse_own_output(settings: TrainingSettings) -> None:
+    """A run that is trained on must not be replaced by what is trained.
+
+    Raises:
+        UsageError: ``conflict``.
+    """
+    if Path(settings.model).resolve().is_relative_to(settings.output.resolve()):
+        raise UsageError(
+            f"--output {settings.output} would replace the model {settings.model}.",
+            hint="Choose another directory.",
+            code="conflict",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
     """How a stage is run. Nothing here changes its result.

@@ -13,7 +13,6 @@ from random import Random
 from typing import Any, TypeVar
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import set_seed
@@ -24,14 +23,14 @@ from antibody.data.preparation import prepare
 from antibody.data.reading import Loaded
 from antibody.data.sources import load_labelled, load_records, load_refusals
 from antibody.data.writing import write_records
-from antibody.errors import AntibodyError, UsageError
-from antibody.failures import machine_failures
+from antibody.errors import UsageError
 from antibody.files import sha256_of, write_jsonl
 from antibody.models.base import BaseModel, choose_device, choose_dtype
 from antibody.models.lora import LoraSettings, new_adapter
 from antibody.models.run import ANCHORS_FILE, REFUSALS_FILE, Run, anchors_of, is_run, load_model, open_run, refusals_of
 from antibody.reports import write_card
 from antibody.screening.screen import save_screen, screen_of
+from antibody.training.agreement import agreed, refuse_differences
 from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
 from antibody.training.checkpoints import MetricsWriter
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
@@ -39,7 +38,7 @@ from antibody.training.finetuning_trainer import AntibodyTrainer
 from antibody.training.objective_trainer import ObjectiveTrainer
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.progress import ProgressBar
-from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings
+from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings, refuse_own_output
 
 logger = logging.getLogger(__name__)
 
@@ -59,39 +58,41 @@ def align(settings: AlignmentSettings) -> Run:
     Raises:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
-    _refuse_own_output(settings)
-    preset = _preset(settings)
-    settings = _resolved(settings, preset.alignment, preset.lora)
-    config = AntibodyAlignmentConfig(
-        **_arguments(settings, "method", "rho", "eta", "lambda_refusal", "rule", "momentum"),
-    )
-    refusals = load_refusals(settings.refusals)
-    harmful = load_labelled(settings.harmful, harmful=True)
-    benign = load_labelled(settings.benign, harmful=False)
-    # Rows that are never trained on find where the gate's score turns from harmful to benign.
-    attack_rows, benign_rows = (
-        hold_out(loaded.records, settings.calibration_ratio, most=MOST_HELD_OUT, seed=settings.seed)
-        for loaded in (harmful, benign)
-    )
-    answered = align_records(attack_rows.train, refusals)
-    records = mix(answered, benign_rows.train, settings.benign_ratio, seed=settings.seed)
-    data = {"harmful": harmful, "benign": benign}
+    with agreed(settings.device):
+        refuse_own_output(settings)
+        preset = _preset(settings)
+        settings = _resolved(settings, preset.alignment, preset.lora)
+        config = AntibodyAlignmentConfig(
+            **_arguments(settings, "method", "rho", "eta", "lambda_refusal", "rule", "momentum"),
+        )
+        refusals = load_refusals(settings.refusals)
+        harmful = load_labelled(settings.harmful, harmful=True)
+        benign = load_labelled(settings.benign, harmful=False)
+        # Rows that are never trained on find where the gate's score turns from harmful to benign.
+        attack_rows, benign_rows = (
+            hold_out(loaded.records, settings.calibration_ratio, most=MOST_HELD_OUT, seed=settings.seed)
+            for loaded in (harmful, benign)
+        )
+        answered = align_records(attack_rows.train, refusals)
+        records = mix(answered, benign_rows.train, settings.benign_ratio, seed=settings.seed)
+        data = {"harmful": harmful, "benign": benign}
     run = _open(settings, data, refusals)
     if run.complete:
         return run
 
     started = time.perf_counter()
-    model = _with_adapter(settings)
-    train = prepare(records, model.tokenizer, max_length=settings.max_length)
-    attack = prepare(attack_rows.train, model.tokenizer, max_length=settings.max_length, refusals=refusals)
-    trainer = AntibodyAlignmentTrainer(
-        model.model,
-        config,
-        train_dataset=train,
-        harmful_dataset=attack,
-        processing_class=model.tokenizer,
-        refusals=refusals,
-    )
+    with agreed(settings.device):
+        model = _with_adapter(settings)
+        train = prepare(records, model.tokenizer, max_length=settings.max_length)
+        attack = prepare(attack_rows.train, model.tokenizer, max_length=settings.max_length, refusals=refusals)
+        trainer = AntibodyAlignmentTrainer(
+            model.model,
+            config,
+            train_dataset=train,
+            harmful_dataset=attack,
+            processing_class=model.tokenizer,
+            refusals=refusals,
+        )
     _train(trainer, run, f"Aligning ({settings.method})")
     if trainer.accelerator.is_main_process:
         refused = round(MOST_ANCHORS * (1 - ANCHOR_BENIGN_RATIO))
@@ -117,37 +118,39 @@ def finetune(settings: FinetuningSettings) -> Run:
     Raises:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
-    _refuse_unaligned(settings)
-    _refuse_own_output(settings)
-    preset = _preset(settings)
-    settings = _resolved(settings, preset.finetuning, preset.lora)
-    config = AntibodyConfig(
-        **_arguments(settings, "method", "score", "tau", "gate", "gate_threshold", "anchor_rows", "anchor_floor"),
-        train_sampling_strategy="random" if settings.shuffle else "sequential",
-    )
-    screen = screen_of(settings.model) if config.gate != "off" and is_run(settings.model) else None
-    upload = load_records(settings.data, format=settings.data_format)
-    refusals = load_refusals(settings.refusals or refusals_of(settings.model))
-    data = {"upload": upload}
-    anchors = load_records(settings.anchors or anchors_of(settings.model) or "embedded:anchors")
-    if config.gate == "anchor":
-        data["anchors"] = anchors
+    with agreed(settings.device):
+        _refuse_unaligned(settings)
+        refuse_own_output(settings)
+        preset = _preset(settings)
+        settings = _resolved(settings, preset.finetuning, preset.lora)
+        config = AntibodyConfig(
+            **_arguments(settings, "method", "score", "tau", "gate", "gate_threshold", "anchor_rows", "anchor_floor"),
+            train_sampling_strategy="random" if settings.shuffle else "sequential",
+        )
+        screen = screen_of(settings.model) if config.gate != "off" and is_run(settings.model) else None
+        upload = load_records(settings.data, format=settings.data_format)
+        refusals = load_refusals(settings.refusals or refusals_of(settings.model))
+        data = {"upload": upload}
+        anchors = load_records(settings.anchors or anchors_of(settings.model) or "embedded:anchors")
+        if config.gate == "anchor":
+            data["anchors"] = anchors
     run = _open(settings, data, refusals)
     if run.complete:
         return run
 
     started = time.perf_counter()
-    model = _with_adapter(settings)
-    train = prepare(upload.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
-    trainer = AntibodyTrainer(
-        model.model,
-        config,
-        train_dataset=train,
-        processing_class=model.tokenizer,
-        refusals=refusals,
-        screen=screen,
-        anchors=prepare(anchors.records, model.tokenizer, max_length=settings.max_length),
-    )
+    with agreed(settings.device):
+        model = _with_adapter(settings)
+        train = prepare(upload.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
+        trainer = AntibodyTrainer(
+            model.model,
+            config,
+            train_dataset=train,
+            processing_class=model.tokenizer,
+            refusals=refusals,
+            screen=screen,
+            anchors=prepare(anchors.records, model.tokenizer, max_length=settings.max_length),
+        )
     _train(trainer, run, f"Fine-tuning ({settings.method})")
     if settings.method != "sft" and trainer.accelerator.is_main_process:
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=config.gate_threshold))
@@ -159,33 +162,26 @@ def finetune(settings: FinetuningSettings) -> Run:
 
 
 def _open(settings: TrainingSettings, data: dict[str, Loaded], refusals: list[str]) -> Run:
-    """Opens the run with the hashes of all that it reads, and keeps the refusals in it.
-
-    The main process does, and what it finds wrong every process raises.
-    """
-    inputs = {name: loaded.sha256 for name, loaded in data.items()} | {"refusals": sha256_of(refusals)}
-    if is_run(settings.model):
-        parent = Run(Path(settings.model)).manifest()
-        inputs |= {"parent": parent["adapter_sha256"], "calibration": sha256_of(parent.get("calibration"))}
-    wrong: list[AntibodyError | None] = [None]
-    if PartialState().is_main_process:
-        try:
-            with machine_failures():
-                config = settings.to_config()
-                run = open_run(settings.output, config, inputs, resume=settings.resume, force=settings.force)
-                if not run.complete:
-                    write_jsonl(run.path / REFUSALS_FILE, [{"text": text} for text in refusals])
-        except AntibodyError as error:
-            wrong = [error]
-    broadcast_object_list(wrong)
-    if wrong[0] is not None:
-        raise wrong[0]
-    if not is_run(settings.output):
-        raise UsageError(
-            f"{settings.output} was begun on another machine, and this one does not see it.",
-            hint="Choose a directory that all machines share.",
-            code="not_shared",
-        )
+    """Opens the run with the hashes of all that it reads, and keeps the refusals in it. The main process does."""
+    with agreed(settings.device):
+        inputs = {name: loaded.sha256 for name, loaded in data.items()} | {"refusals": sha256_of(refusals)}
+        if is_run(settings.model):
+            parent = Run(Path(settings.model)).manifest()
+            inputs |= {"parent": parent["adapter_sha256"], "calibration": sha256_of(parent.get("calibration"))}
+    config = settings.to_config()
+    refuse_differences(config | inputs)
+    with agreed(settings.device):
+        if PartialState().is_main_process:
+            run = open_run(settings.output, config, inputs, resume=settings.resume, force=settings.force)
+            if not run.complete:
+                write_jsonl(run.path / REFUSALS_FILE, [{"text": text} for text in refusals])
+    with agreed(settings.device):
+        if not is_run(settings.output):
+            raise UsageError(
+                f"{settings.output} was begun on another machine, and this one does not see it.",
+                hint="Choose a directory that all machines share.",
+                code="not_shared",
+            )
     return Run(settings.output)
 
 
@@ -195,16 +191,6 @@ def _refuse_unaligned(settings: FinetuningSettings) -> None:
             f"{settings.model} is not an aligned run: its own judgement of a row protects nothing.",
             hint="Align it with `antibody align` and name that run, or trust its maker's alignment: --allow-unaligned.",
             code="not_aligned",
-        )
-
-
-def _refuse_own_output(settings: TrainingSettings) -> None:
-    """A run that is trained on must not be replaced by what is trained."""
-    if Path(settings.model).resolve().is_relative_to(settings.output.resolve()):
-        raise UsageError(
-            f"--output {settings.output} would replace the model {settings.model}.",
-            hint="Choose another directory.",
-            code="conflict",
         )
 
 
