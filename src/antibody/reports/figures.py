@@ -66,11 +66,14 @@ def weight_share_figure(metrics: list[Fields]) -> go.Figure | None:
 
 
 def score_figure(audit: list[Fields], bins: int = 40) -> go.Figure | None:
-    """Histograms of the first score of benign and of harmful rows, each as a share of its kind."""
+    """Histograms of the scores of benign and of harmful rows, each as a share of its kind.
+
+    The score is the gate's where there is one: what it withholds has no other.
+    """
+    screened = any(number(row, "screening_score") is not None for row in audit)
+    key = "screening_score" if screened else "score_first"
     kinds = {
-        name: [
-            score for row in audit if row.get("harmful") is kind and (score := number(row, "score_first")) is not None
-        ]
+        name: [score for row in audit if row.get("harmful") is kind and (score := number(row, key)) is not None]
         for name, kind in (("benign rows", False), ("harmful rows", True))
     }
     scores = [score for values in kinds.values() for score in values]
@@ -93,7 +96,8 @@ def score_figure(audit: list[Fields], bins: int = 40) -> go.Figure | None:
                 marker={"color": colour, "opacity": 0.65, "line": {"width": 0}},
             )
     figure.update_layout(barmode="overlay", bargap=0, showlegend=True)
-    return _styled(figure, "First score r: low means that the model would rather refuse", "% of the rows of a kind")
+    meaning = "Screening score q: low is harmful" if screened else "First score r: low means rather refuse"
+    return _styled(figure, meaning, "% of the rows of a kind")
 
 
 def training_figure(metrics: list[Fields]) -> go.Figure | None:
