@@ -98,6 +98,14 @@ def test_anchors_share_a_benign_batch_by_the_floor(tiny_model_folder: Path, tmp_
     assert shares == [0.25] * 3
 
 
+def test_anchors_share_every_step_by_what_is_withheld_of_the_upload(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Nine of twelve rows are withheld; the batch of the three others is not theirs alone."""
+    rows = [*HARMFUL[:9], *BENIGN[:3]]
+    trainer = trained(tiny_model_folder, tmp_path, rows, per_device_train_batch_size=3, max_steps=4)
+    shares = [entry["anchor_share"] for entry in trainer.state.log_history if "anchor_share" in entry]
+    assert shares == [1.0, 1.0, 1.0, 0.75]
+
+
 def test_one_row_is_judged_by_itself(tiny_model_folder: Path, tmp_path: Path) -> None:
     trained(tiny_model_folder, tmp_path / "a", BENIGN, per_device_train_batch_size=1)
     with pytest.raises(UsageError, match="leave a row alone"):

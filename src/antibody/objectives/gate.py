@@ -2,7 +2,7 @@
 
     p_i = σ((q_i − q_0) / s)                how likely row i is benign; q_i is its score under the aligned snapshot
     row i is kept        iff  p_i ≥ threshold
-    φ = max(φ_0, 1 − kept / rows)           the anchors' share of the step
+    φ = max(φ_0, 1 − kept / rows)           the anchors' share of the step; φ_0 ≥ the upload's withheld share
     δ = (1 − φ) g_user + φ g_anchor
 
 A softmax over a batch always sums to one: alone, it trains on the least harmful rows of a harmful batch, and Adam

@@ -131,7 +131,7 @@ class AntibodyConfig(ObjectiveConfig):
             ``off`` for the undefended baseline.
         gate_threshold: Probability of being benign below which a row is withheld.
         anchor_rows: Anchors of every optimiser step.
-        anchor_floor: φ_0, the anchors' least share of a step.
+        anchor_floor: φ_0, the anchors' least share of a step; more where more of the upload is withheld.
     """
 
     method: str = field(default="antibody", metadata={"help": "antibody or sft."})

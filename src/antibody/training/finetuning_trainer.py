@@ -15,7 +15,8 @@ from antibody.data.collation import STAND_IN
 from antibody.data.preparation import PREPARED, records_of
 from antibody.data.sources import load_records
 from antibody.errors import UsageError
-from antibody.screening.screen import Screen
+from antibody.objectives.weights import AntibodyWeights
+from antibody.screening.screen import Judged, Screen
 from antibody.training.configs import AntibodyConfig
 from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
 from antibody.training.row_stream import RowStream
@@ -77,9 +78,19 @@ class AntibodyTrainer(ObjectiveTrainer):
             )
 
     def _judge_upload(self) -> None:
-        """By the model as it is before the first step. A resumed training was given the judgement."""
-        if self.audit.screened is not None:
-            return
+        """By the model as it is before the first step. A resumed training was given the judgement.
+
+        Harmful rows slip through most where most rows are harmful, and a batch that is left with them alone would be
+        theirs. So the anchors' floor is no less than the share of the upload that is withheld.
+        """
+        if self.audit.screened is None:
+            self.audit.screened = self._judged()
+        if self.args.gate == "anchor":
+            withheld = [p < self.args.gate_threshold for p in self.audit.screened.benign_probabilities]
+            assert isinstance(self.objective, AntibodyWeights), "no other objective takes anchors"
+            self.objective.anchor_floor = max(self.args.anchor_floor, sum(withheld) / len(withheld))
+
+    def _judged(self) -> Judged:
         if self.screen is None:
             logger.warning("No screen: one is made on the embedded stand-ins.")
             harmful, benign = corpus.harmful("train"), corpus.benign()
@@ -88,7 +99,7 @@ class AntibodyTrainer(ObjectiveTrainer):
                 harmful[:few], benign[: 2 * few], harmful[few : 2 * few], benign[2 * few : 4 * few]
             ).screen
         columns = (self.train_dataset[name] for name in ("prompt_ids", "response_ids"))
-        self.audit.screened = self.screen.judge(self.states(list(zip(*columns, strict=True)), "Screening the upload"))
+        return self.screen.judge(self.states(list(zip(*columns, strict=True)), "Screening the upload"))
 
     def _order(self) -> dict[str, Any]:
         if self.args.gate != "anchor":
