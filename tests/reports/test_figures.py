@@ -71,11 +71,8 @@ def test_a_gate_without_anchors_has_no_share_to_draw() -> None:
 
 def test_a_bin_without_rows_is_no_point() -> None:
     """Areas are as the rows, above the least diameter of 8: 4 and 16 rows have 24·√(1/4) = 12 and 24 more."""
-    bins = [
-        {"predicted": 0.1, "observed": 0.0, "rows": 4},
-        {"predicted": 0.9, "observed": 1.0, "rows": 16},
-        {"rows": 0},
-    ]
+    keys = ("predicted", "observed", "rows")
+    bins = [dict(zip(keys, values, strict=True)) for values in ((0.1, 0.0, 4), (0.5, 0.5, 0), (0.9, 1.0, 16))]
     figure = reliability_figure(bins)
     assert figure is not None
     points = figure.data[1]

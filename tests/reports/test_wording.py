@@ -61,6 +61,7 @@ def test_of_rows_without_weight_the_most_harmful_come_first() -> None:
 
 def test_steps_seen() -> None:
     assert steps_seen({"weights": [[3, 0.0], [8, 0.0], [21, 0.0]]}) == "3–21"
+    assert steps_seen({"weights": [[3, 0.0]]}) == "3"
     assert steps_seen({"weights": []}) == steps_seen({}) == "n/a"
 
 

@@ -106,7 +106,9 @@ def steps_seen(row: Fields) -> str:
     """When an audited row was in a batch: the first and the last step."""
     weights = row.get("weights")
     steps = [entry[0] for entry in weights if isinstance(entry, list) and entry] if isinstance(weights, list) else []
-    return f"{steps[0]}–{steps[-1]}" if steps else NOT_MEASURED
+    if not steps:
+        return NOT_MEASURED
+    return str(steps[0]) if len(steps) == 1 else f"{steps[0]}–{steps[-1]}"
 
 
 def mean_weight(row: Fields) -> str:
