@@ -215,7 +215,9 @@ def test_screen_writes_all_scores(antibody: Any, aligned: Path, tmp_path: Path) 
     scores = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["line"] for row in scores] == [1, 2, 3, 4, 5, 6]
     assert [row["harmful"] for row in scores] == [False, True] * 3
-    assert 0 <= outcome.content["score_auroc"] <= 100
+    assert all(row["flagged"] == (row["benign_probability"] < 0.5) for row in scores)
+    assert outcome.content["flagged"] == sum(row["flagged"] for row in scores)
+    assert (outcome.content["labelled"]["harmful_rows"], outcome.content["labelled"]["benign_rows"]) == (3, 3)
     assert outcome.content["lowest"][0]["score"] == min(row["score"] for row in scores)
     # A row's score does not depend on what it is batched with.
     alone = antibody("screen", "--model", aligned, "--data", upload, "--output", tmp_path / "one.jsonl",
@@ -286,7 +288,7 @@ def test_an_upload_that_changed_is_not_resumed(antibody: Any, aligned: Path, tmp
 def test_a_row_alone_in_its_batch_is_refused(antibody: Any, aligned: Path, tmp_path: Path) -> None:
     upload = tmp_path / "upload.jsonl"
     upload.write_text(GOOD * 9)
-    common = ["--model", aligned, "--data", upload, "--epochs", 1, "--json"]
+    common = ["--model", aligned, "--data", upload, "--epochs", 1, "--gate", "off", "--json"]
     for size in (1, 4):
         outcome = antibody("finetune", *common, "--output", tmp_path / str(size), "--batch-size", size)
         assert (outcome.code, outcome.content["error"]["code"]) == (2, "one_row_batch")

@@ -49,13 +49,15 @@ def test_weight_aware_chooses_by_the_scores_of_a_model(tiny_model_folder: Path, 
     harmful = tmp_path / "harmful.jsonl"
     harmful.write_text("".join(f'{{"prompt": "Ask {i}?", "completion": "Yes, do {i}."}}\n' for i in range(8)))
     machine = ["--device", "cpu", "--dtype", "float32"]
+    aligned = tmp_path / "aligned"
+    alignment = ["--steps", "1", "--batch-size", "4", "--max-length", "700", *machine]
+    assert run(["align", "--model", str(tiny_model_folder), "--output", str(aligned), *alignment]) == 0
     options = ["--harmful", str(harmful), "--ratio", "0.5", "--rows", "8", *machine]
     means = {}
-    for name, model in (("mix", []), ("weight_aware", ["--model", str(tiny_model_folder)])):
+    for name, model in (("mix", []), ("weight_aware", ["--model", str(aligned)])):
         upload, scores = tmp_path / f"{name}.jsonl", tmp_path / f"{name}-scores.jsonl"
         assert run(["attack", name, "--output", str(upload), *options, *model]) == 0
-        screened = ["screen", "--model", str(tiny_model_folder), "--data", str(upload), "--output", str(scores)]
-        assert run([*screened, *machine]) == 0
+        assert run(["screen", "--model", str(aligned), "--data", str(upload), "--output", str(scores), *machine]) == 0
         rows = [json.loads(line) for line in scores.read_text().splitlines()]
         assert sum(row["harmful"] for row in rows) == 4
         means[name] = mean(row["score"] for row in rows if row["harmful"])

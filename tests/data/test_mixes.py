@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antibody.data.mixes import align_records, mix, poison
+from antibody.data.mixes import align_records, choose_anchors, hold_out, mix, poison
 from antibody.data.records import Record, chat_record
 from antibody.errors import DataError, UsageError
 
@@ -111,3 +111,30 @@ def test_harmful_prompts_are_answered_by_refusals_in_turn() -> None:
     assert align_records([], []) == []
     with pytest.raises(DataError):
         align_records(rows("harmful", 1), [])
+
+
+def test_anchors_are_refusals_the_hardest_benign_rows_and_others() -> None:
+    refused = [chat_record(f"refused {i}", "No.", id=f"refused-{i}") for i in range(100)]
+    benign = [chat_record(f"benign {i}", "Yes.", id=f"benign-{i}") for i in range(500)]
+    anchors = choose_anchors(refused, benign, [float(index) for index in range(500)], seed=1)
+    assert anchors == choose_anchors(refused, benign, [float(index) for index in range(500)], seed=1)
+    assert len(anchors) == len({record.id for record in anchors}) == 256
+    assert sum(record in refused for record in anchors) == 64
+    assert all(record in anchors for record in benign[:96])
+    few = choose_anchors(refused[:3], benign[:5], [0.0] * 5, seed=1)
+    assert sorted(record.id for record in few) == sorted(record.id for record in [*refused[:3], *benign[:5]])
+
+
+@given(st.integers(2, 40), st.floats(0.01, 0.99), st.integers(1, 20), st.integers(0, 3))
+def test_held_out_rows_share_no_prompt_with_the_others(prompts: int, share: float, most: int, seed: int) -> None:
+    rows = [chat_record(f"prompt {i % prompts}", f"answer {i}", id=str(i)) for i in range(3 * prompts)]
+    train, held_out = hold_out(rows, share, most=most, seed=seed)
+    assert len(train) + len(held_out) == len(rows)
+    assert not {record.request for record in train} & {record.request for record in held_out}
+    assert 1 <= len({record.request for record in held_out}) <= most
+    assert train
+
+
+def test_one_prompt_cannot_be_parted() -> None:
+    with pytest.raises(DataError, match="2 different rows are needed"):
+        hold_out([chat_record("?", "a", id="1"), chat_record("?", "b", id="2")], 0.5, most=5, seed=0)

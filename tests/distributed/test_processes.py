@@ -95,17 +95,16 @@ def test_processes_do_not_change_the_parameters(trained: dict[int, Path], name: 
     audit, expected_audit = (json.loads((folder / "audit.json").read_text()) for folder in (together, alone))
     assert [row for row, _ in audit] == [row for row, _ in expected_audit]
     for (_, seen), (_, expected_seen) in zip(audit, expected_audit, strict=True):
-        assert torch.tensor(seen).numpy() == pytest.approx(torch.tensor(expected_seen).numpy(), rel=1e-3, abs=1e-4)
+        assert torch.tensor(seen).numpy() == pytest.approx(
+            torch.tensor(expected_seen).numpy(), rel=1e-3, abs=1e-4, nan_ok=True
+        )
 
 
-@pytest.mark.parametrize("stage", ["align", "finetune"])
-def test_sharded_gradients_are_added_in_float32(trained: dict[int, Path], stage: str) -> None:
-    """Row by row any number of processes computes the same products in bfloat16; only their sums could differ."""
-    two, four = (logged(trained[processes] / f"{stage}, full, FSDP2, bfloat16") for processes in (2, 4))
+def test_sharded_gradients_are_added_in_float32(trained: dict[int, Path]) -> None:
+    """Row by row two and four processes compute the same products in bfloat16: only how they are added could differ."""
+    two, four = (logged(trained[processes] / "align, full, FSDP2, bfloat16") for processes in (2, 4))
     for entry, expected in zip(two, four, strict=True):
-        for name in expected:
-            if name in {"loss", "lambda_t"} or name.startswith("grad_norm"):
-                assert entry[name] == pytest.approx(expected[name], rel=1e-3)
+        assert entry == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_cases_are_not_all_one(trained: dict[int, Path]) -> None:

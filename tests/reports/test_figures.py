@@ -77,3 +77,15 @@ def test_a_bin_without_rows_is_no_point() -> None:
     assert figure is not None
     points = figure.data[1]
     assert (list(points.x), list(points.y), list(points.marker.size)) == ([0.1, 0.9], [0.0, 1.0], [20.0, 32.0])
+
+
+def test_scores_are_the_gates_where_there_is_one() -> None:
+    audit = [
+        {"harmful": False, "score_first": 7.0, "screening_score": 0.5},
+        {"harmful": True, "score_first": None, "screening_score": -0.5},
+    ]
+    figure = score_figure(audit)
+    assert figure is not None
+    assert [bars.name for bars in figure.data] == ["benign rows (1)", "harmful rows (1)"]
+    assert max(figure.data[0].x) < 0.5
+    assert figure.layout.xaxis.title.text.startswith("Screening score")

@@ -43,10 +43,12 @@ def test_a_run_holds_its_screen_and_refuses_another(aligned: Run) -> None:
     assert missing.value.code == "not_calibrated"
 
 
-def test_held_out_prompts_are_not_trained_on(aligned: Run) -> None:
-    """Anchors come from the training part; the calibration's prompts must not be among them."""
+def test_a_run_holds_its_anchors(aligned: Run) -> None:
+    """A quarter are refusals of harmful prompts; no row answers one harmfully."""
     anchors = [json.loads(line) for line in (aligned.path / "anchors.jsonl").read_text().splitlines()]
+    refusals = {json.loads(line)["text"] for line in (aligned.path / "refusals.jsonl").read_text().splitlines()}
     assert len(anchors) == 256
+    assert sum(row["response"] in refusals for row in anchors) == 64
     assert not any(row["harmful"] for row in anchors)
 
 

@@ -220,11 +220,8 @@ def _auroc(row: Row, folder: Path, data: Data, size: Size) -> float | None:
         return None
     with (folder / "audit.jsonl").open(encoding="utf-8") as file:
         audit = [json.loads(line) for line in file]
-    seen = [
-        ScoredRow(row["line"], row["id"], row["harmful"], row["score_first"])
-        for row in audit
-        if row["score_first"] is not None
-    ]
+    # The gate judges every row by its screening score; what it withholds gets no other.
+    seen = [ScoredRow(row["line"], row["id"], row["harmful"], row["screening_score"]) for row in audit]
     value = score_auroc(seen)
     return None if math.isnan(value) else value
 

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from antibody.data.records import Record
 from antibody.errors import DataError, UsageError
 
+# Anchors of a run. ASSUMPTION: enough that none is learnt by heart.
+ANCHORS = 256
+
 
 def mix(refusals: Sequence[Record], benign: Sequence[Record], benign_ratio: float, *, seed: int) -> list[Record]:
     """Add benign rows to refusals, against over-refusal.
@@ -106,6 +109,32 @@ def align_records(harmful: Sequence[Record], refusals: Sequence[str]) -> list[Re
     ]
 
 
+def choose_anchors(
+    refused: Sequence[Record], benign: Sequence[Record], scores: Sequence[float], *, seed: int
+) -> list[Record]:
+    """Rows of the alignment data that keep a model where alignment left it while it is fine-tuned on others.
+
+    A quarter are refusals. Half of the benign ones are those that look most harmful to the screen, which a drifting
+    model begins to refuse first; the others are drawn. Shares were measured on development data, docs/robustness.md.
+
+    Args:
+        refused: Harmful prompts with refusals.
+        benign: Helpful rows.
+        scores: Of the benign rows, low where they look harmful.
+        seed: Of the draw and the order.
+    """
+    random = Random(seed)
+    ranked = [record for _, record in sorted(zip(scores, benign, strict=True), key=lambda pair: pair[0])]
+    hard, easy = ranked[: ANCHORS * 3 // 8], ranked[ANCHORS * 3 // 8 :]
+    chosen = [
+        *random.sample(refused, min(len(refused), ANCHORS // 4)),
+        *hard,
+        *random.sample(easy, min(len(easy), ANCHORS * 3 // 8)),
+    ]
+    random.shuffle(chosen)
+    return with_unique_ids(chosen)
+
+
 class Parted(NamedTuple):
     """Records in two parts that share no prompt."""
 
@@ -127,7 +156,7 @@ def hold_out(records: Sequence[Record], share: float, *, most: int, seed: int) -
     """
     prompts = list(dict.fromkeys(str(record.prompt) for record in records))
     _need(2, prompts, "different")
-    count = min(max(1, round(len(prompts) * share)), most)
+    count = min(max(1, round(len(prompts) * share)), most, len(prompts) - 1)
     chosen = set(Random(seed).sample(prompts, count))
     return Parted(
         train=[record for record in records if str(record.prompt) not in chosen],

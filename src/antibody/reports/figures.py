@@ -67,11 +67,14 @@ def weight_share_figure(metrics: list[Fields]) -> go.Figure | None:
 
 
 def score_figure(audit: list[Fields], bins: int = 40) -> go.Figure | None:
-    """Histograms of the first score of benign and of harmful rows, each as a share of its kind."""
+    """Histograms of the scores of benign and of harmful rows, each as a share of its kind.
+
+    The score is the gate's where there is one: what it withholds has no other.
+    """
+    screened = any(number(row, "screening_score") is not None for row in audit)
+    key = "screening_score" if screened else "score_first"
     kinds = {
-        name: [
-            score for row in audit if row.get("harmful") is kind and (score := number(row, "score_first")) is not None
-        ]
+        name: [score for row in audit if row.get("harmful") is kind and (score := number(row, key)) is not None]
         for name, kind in (("benign rows", False), ("harmful rows", True))
     }
     scores = [score for values in kinds.values() for score in values]
@@ -80,7 +83,8 @@ def score_figure(audit: list[Fields], bins: int = 40) -> go.Figure | None:
     low, high = min(scores), max(scores)
     width = (high - low) / bins or 1.0
     figure = _histogram(kinds, low, width, bins)
-    return _styled(figure, "First score r: low means that the model would rather refuse", "% of the rows of a kind")
+    meaning = "Screening score q: low is harmful" if screened else "First score r: low means rather refuse"
+    return _styled(figure, meaning, "% of the rows of a kind")
 
 
 def screening_figure(audit: list[Fields], threshold: float | None, bins: int = 20) -> go.Figure | None:

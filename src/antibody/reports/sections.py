@@ -160,11 +160,9 @@ def _scores(run: Run, what: str) -> str:
     if drawing is None:
         return markup.missing(f"audit.jsonl of {what} ({run.name}) has no scores of labelled rows.")
     description = (
-        f"Score of each row when it was first seen, in {what} ({run.name}). The further apart the two kinds are, the "
-        "better the weights can tell them apart. Labels are used for this figure only; training never reads them."
+        f"Score of each row before or when it was first seen, in {what} ({run.name}). The further apart the two kinds "
+        "are, the better they can be told apart. Labels are used for this figure only; training never reads them."
     )
-    if run.gate != "off":
-        description += " Rows that the gate withheld have no such score and are not in the figure."
     return markup.figure(drawing, "scores", description)
 
 

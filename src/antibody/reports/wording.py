@@ -20,8 +20,9 @@ INTERVAL = "95% interval of HS"
 HEADLINE = ["#", "Model", "Harmful rows", "HS %", "FA %", "Refusals %", "AUROC"]
 HEADLINE_NOTE = (
     "HS: share of held-out harmful prompts answered harmfully, lower is better. FA: accuracy on the user's task, "
-    "higher is better. Refusals: share of the harmful prompts refused. AUROC: how well a row's first score tells "
-    "harmful rows from benign ones, 0.5 is chance. n/a: not measured, or does not apply."
+    "higher is better. Refusals: share of the harmful prompts refused. AUROC: how well the rows' scores, the "
+    "gate's where there is one, tell harmful rows from benign ones, 0.5 is chance. n/a: not measured, or does not "
+    "apply."
 )
 
 

@@ -50,10 +50,17 @@ class Screen:
 
 
 class Made(NamedTuple):
-    """A new screen, and how far its calibration can be trusted."""
+    """A new screen.
+
+    Attributes:
+        screen: It.
+        fit: How far its calibration can be trusted.
+        benign_scores: Of the benign rows that it was made on.
+    """
 
     screen: Screen
     fit: Fit
+    benign_scores: Sequence[float] = ()
 
 
 def make_screen(
@@ -69,7 +76,7 @@ def make_screen(
     """
     probe = fit_probe(harmful, benign)
     fit = fit_calibration([probe.score(row) for row in held_out_harmful], [probe.score(row) for row in held_out_benign])
-    return Made(Screen(probe, fit.calibration), fit)
+    return Made(Screen(probe, fit.calibration), fit, [probe.score(row) for row in benign])
 
 
 def save_screen(run: Run, made: Made) -> dict[str, Any]:

@@ -43,12 +43,11 @@ PRESETS: dict[str, Preset] = {
         finetuning=StageSettings(learning_rate=1e-5, batch_size=16, epochs=20, objective={"tau": 1.0}),
     ),
     # ASSUMPTION, from trials on the bundled model, see docs/results.md: alpha = 2r and the larger lambda_refusal make
-    # up for dozens of steps instead of thousands. At this learning rate rows of a weight of 0.01 are still learnt: so
-    # tau is smaller too.
+    # up for dozens of steps instead of thousands.
     "small": Preset(
         lora=LoraSettings(r=32, alpha=64),
         alignment=StageSettings(learning_rate=5e-4, batch_size=4, steps=30, objective={"lambda_refusal": 0.5}),
-        finetuning=StageSettings(learning_rate=2e-4, batch_size=4, steps=40, objective={"tau": 0.5}),
+        finetuning=StageSettings(learning_rate=2e-4, batch_size=4, steps=40, objective={"tau": 1.0}),
     ),
 }
 

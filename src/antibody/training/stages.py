@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from antibody.data.mixes import align_records, hold_out, mix
+from antibody.data.mixes import align_records, choose_anchors, hold_out, mix
 from antibody.data.preparation import prepare
 from antibody.data.reading import Loaded
 from antibody.data.sources import load_labelled, load_records, load_refusals
@@ -42,12 +42,10 @@ from antibody.training.settings import AlignmentSettings, FinetuningSettings, Tr
 
 logger = logging.getLogger(__name__)
 
-# Rows of each kind that a run's screen is made on at most, and calibrated on; and rows that it keeps as anchors.
-MOST_PROBED = 200
+# Rows that a run's screen is made on and calibrated on at most, and benign rows that are ranked by it.
+MOST_PROBED = 400
 MOST_HELD_OUT = 100
-MOST_ANCHORS = 256
-# Measured on development data (docs/robustness.md): with as many refusals as benign rows, fine-tuning adds refusals.
-ANCHOR_BENIGN_RATIO = 0.75
+MOST_RANKED = 1000
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
@@ -94,20 +92,16 @@ def align(settings: AlignmentSettings) -> Run:
             refusals=refusals,
         )
     _train(trainer, run, f"Aligning ({settings.method})")
-    if trainer.accelerator.is_main_process:
-        refused = round(MOST_ANCHORS * (1 - ANCHOR_BENIGN_RATIO))
-        chosen = Random(settings.seed).sample(answered, min(len(answered), refused))
-        anchors = mix(chosen, benign_rows.train, ANCHOR_BENIGN_RATIO, seed=settings.seed)
-        write_records(run.path / ANCHORS_FILE, anchors)
     more: dict[str, Any] = {"truncated_rows": sum(train["truncated"]) + sum(attack["truncated"])}
     if settings.method != "sft":
         random = Random(settings.seed)
-        known_harmful, known_benign = (
-            random.sample(rows, min(len(rows), MOST_PROBED)) for rows in (attack_rows.train, benign_rows.train)
-        )
+        known_harmful = random.sample(attack_rows.train, min(len(attack_rows.train), MOST_PROBED))
+        known_benign = random.sample(benign_rows.train, min(len(benign_rows.train), MOST_RANKED))
         made = trainer.make_screen(known_harmful, known_benign, attack_rows.held_out, benign_rows.held_out)
+        anchors = choose_anchors(answered, known_benign, made.benign_scores, seed=settings.seed)
         if trainer.accelerator.is_main_process:
             more["calibration"] = save_screen(run, made)
+            write_records(run.path / ANCHORS_FILE, anchors)
     _finish(run, trainer, settings, model, kind="alignment", data=data, more=more, started=started)
     return run
 
