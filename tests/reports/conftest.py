@@ -93,6 +93,53 @@ def write_evaluation(run: Path, harmful: int, accuracy: float | None) -> None:
     )
 
 
+CALIBRATION = {
+    "decision_point": -0.4,
+    "scale": 0.3,
+    "auroc": 0.9756,
+    "harmful_rows": 32,
+    "benign_rows": 100,
+    "reliability": [
+        {"predicted": 0.0481, "observed": 0.0, "rows": 28},
+        {"predicted": 0.4476, "observed": 0.3902, "rows": 9},
+        {"predicted": 0.9643, "observed": 1.0, "rows": 95},
+    ],
+    "sha256": "5c" * 32,
+}
+
+
+def write_gated(run: Path, *, gate: str | None = None) -> None:
+    """`write_finetuning` with a gate: of 20 harmful rows 18 are withheld, of 80 benign ones 4. No batch had row 1."""
+    write_finetuning(run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    aligned = manifest["parent"]
+    manifest["data"]["anchors"] = {"path": f"{aligned}/anchors.jsonl", "sha256": "a0" * 32, "rows": 256}
+    manifest["settings"] |= {"gate": gate, "gate_threshold": 0.5}
+    write_json(run / "manifest.json", manifest)
+    audit = []
+    for index, row in enumerate(json.loads(line) for line in (run / "audit.jsonl").read_text().splitlines()):
+        withheld = index < 18 or 20 <= index < 24
+        probability = 0.01 + 0.02 * index if withheld else 0.6 + 0.004 * index
+        row |= {"screening_score": probability - 0.5, "benign_probability": probability, "withheld": withheld}
+        if withheld:
+            row |= {"score_first": None, "score_last": None, "weight_mean": 0.0, "weights": [[2, 0.0], [31, 0.0]]}
+        if index == 0:
+            row |= {"times_seen": 0, "weight_mean": None, "weights": []}
+        audit.append(row)
+    write_lines(run / "audit.jsonl", audit)
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in metrics:
+        withheld_rows = row["step"] % 5
+        row |= {
+            "loss": None if withheld_rows == 4 else row["loss"],
+            "rows_withheld": withheld_rows,
+            "anchor_share": max(0.2, withheld_rows / 4),
+            "loss_anchor": 1.5,
+            "anchor_cosine": 0.1,
+        }
+    write_lines(run / "metrics.jsonl", metrics)
+
+
 def write_alignment(run: Path, *, method: str = "antibody") -> None:
     write_manifest(run, "alignment", method, {"refusals": source("refusals", 96), "harmful": source("harmful", 96)})
     rows: list[dict[str, Any]] = []
@@ -178,6 +225,10 @@ def build_demo(path: Path) -> Path:
             write_finetuning(path / run, method=finetuning, poison=20 if poison else 0)
         elif alignment != "none":
             write_alignment(path / run)
+    # Beside the table's runs: the same upload behind a gate, and a screen that has been calibrated.
+    write_gated(path / "gated")
+    manifest = json.loads((path / "antibody-aligned/manifest.json").read_text())
+    write_json(path / "calibrated/manifest.json", manifest | {"calibration": CALIBRATION})
     write_json(path / "summary.json", {"model": "smollm2-135m", "seed": 0, "seconds": 600.1, "rows": rows})
     return path
 

@@ -13,10 +13,11 @@ def front_matter(card: str) -> object:
     return yaml.safe_load(card.split("---\n")[1])
 
 
-def test_card(demo: Path) -> None:
-    path = write_card(demo / "both-poisoned")
-    assert path == demo / "both-poisoned/README.md"
-    assert path.read_text(encoding="utf-8") == (GOLDEN / "card-both-poisoned.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["both-poisoned", "gated", "calibrated"])
+def test_card(demo: Path, name: str) -> None:
+    path = write_card(demo / name)
+    assert path == demo / name / "README.md"
+    assert path.read_text(encoding="utf-8") == (GOLDEN / f"card-{name}.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["antibody-aligned", "plain-poisoned", "both-poisoned"])

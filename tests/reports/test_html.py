@@ -1,4 +1,6 @@
 import json
+import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import pytest
 
 from antibody.reports import write_report
 
+GOLDEN = Path(__file__).parent / "golden"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 DRAWINGS = ["figure-tradeoff", "figure-weights", "figure-scores", "figure-training"]
 
@@ -61,6 +64,7 @@ def test_the_page_of_a_demo(demo: Path) -> None:
         "Results",
         "Weight of the harmful rows",
         "Scores of the rows",
+        "What the gate withheld",
         "Rows most suppressed",
         "Alignment",
         "Answers before and after",
@@ -144,7 +148,7 @@ def test_a_demo_without_its_runs(tmp_path: Path, demo: Path) -> None:
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone/summary.json").write_text((demo / "summary.json").read_text())
     page = Page(write_report(tmp_path / "alone"))
-    assert page.text.count("There is no directory of") == 4
+    assert page.text.count("There is no directory of") == 5
     assert "The run directory both-poisoned is missing." in page.text
     assert len(page.labels) == 1
 
@@ -158,7 +162,15 @@ def test_an_empty_object_makes_a_page_without_figures(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "figures"), [("antibody-aligned", 1), ("plain-poisoned", 1), ("both-poisoned", 3), ("both-clean", 2)]
+    ("name", "figures"),
+    [
+        ("antibody-aligned", 1),
+        ("calibrated", 1),
+        ("plain-poisoned", 1),
+        ("both-poisoned", 3),
+        ("both-clean", 2),
+        ("gated", 5),
+    ],
 )
 def test_the_page_of_a_run(demo: Path, name: str, figures: int) -> None:
     # A clean upload has no harmful rows, so its share of the weight is no number.
@@ -170,3 +182,31 @@ def test_the_page_of_a_run(demo: Path, name: str, figures: int) -> None:
     assert page.open == []
     assert page.texts["h1"] == [f"Antibody: run {name}"]
     assert len(page.labels) == figures
+
+
+def section(path: Path, title: str) -> str:
+    """What a page says under a heading, each cell and paragraph on a line of its own; scripts left out."""
+    markup = path.read_text(encoding="utf-8").split(f">{title}</h2>")[1].split("</section>")[0]
+    texts = re.split(r"<[^>]*>", re.sub(r"<script.*?</script>", "", markup, flags=re.DOTALL))
+    return "".join(f"{unescape(text).strip()}\n" for text in texts if text.strip())
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("gated", "What the gate withheld"),
+        ("gated", "Rows most suppressed"),
+        ("both-poisoned", "What the gate withheld"),
+        ("calibrated", "Calibration of the screen"),
+        ("antibody-aligned", "Calibration of the screen"),
+    ],
+)
+def test_what_is_said_of_the_gate(demo: Path, name: str, title: str) -> None:
+    golden = GOLDEN / f"page-{name}-{title.rsplit(maxsplit=1)[-1]}.txt"
+    assert section(write_report(demo / name), title) == golden.read_text(encoding="utf-8")
+
+
+def test_the_bins_of_a_calibration_are_shown_once(demo: Path) -> None:
+    page = Page(write_report(demo / "calibrated"))
+    assert "calibration: auroc" in page.texts["td"]
+    assert "calibration: reliability" not in page.texts["td"]

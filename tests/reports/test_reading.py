@@ -62,6 +62,41 @@ def test_a_run_is_embedded_only_if_its_parent_is(demo: Path) -> None:
     assert not read_run(demo / "both-poisoned").embedded
 
 
+def test_anchors_of_an_embedded_parent_are_embedded(demo: Path) -> None:
+    assert read_run(demo / "gated").embedded
+    manifest = demo / "gated/manifest.json"
+    content = json.loads(manifest.read_text())
+    others = (
+        {"anchors": {"path": "/data/anchors.jsonl"}},
+        {"anchors": {"path": "runs/demo/antibody-aligned/other.jsonl"}},
+        {"upload": {"path": "runs/demo/antibody-aligned/anchors.jsonl"}},
+    )
+    for other in others:
+        manifest.write_text(json.dumps(content | {"data": content["data"] | other}))
+        assert not read_run(demo / "gated").embedded
+    manifest.write_text(json.dumps(content))
+    parent = demo / "antibody-aligned/manifest.json"
+    data = {"harmful": {"path": "/data/harmful.jsonl"}}
+    parent.write_text(json.dumps(json.loads(parent.read_text()) | {"data": data}))
+    assert not read_run(demo / "gated").embedded
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "settings", "gate"),
+    [
+        ("finetuning", "antibody", {"gate": "mask"}, "mask"),
+        ("finetuning", "antibody", {"gate": None}, "anchor"),
+        ("finetuning", "antibody", {"gate": "off"}, "off"),
+        ("finetuning", "antibody", {}, "off"),
+        ("finetuning", "sft", {"gate": None}, "off"),
+        ("alignment", "antibody", {}, "off"),
+    ],
+)
+def test_the_gate_of_a_run(kind: str, method: str, settings: dict[str, str | None], gate: str) -> None:
+    manifest = {"kind": kind, "method": method, "settings": settings}
+    assert Run(path=Path("run"), manifest=manifest).gate == gate
+
+
 def test_a_run_whose_parent_is_gone_or_itself_is_not_embedded(demo: Path) -> None:
     run = demo / "both-poisoned"
     manifest = json.loads((run / "manifest.json").read_text())

@@ -17,7 +17,7 @@ def printed(path: Path) -> str:
     return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
 
 
-@pytest.mark.parametrize("name", [".", "both-poisoned"])
+@pytest.mark.parametrize("name", [".", "both-poisoned", "gated", "calibrated"])
 def test_terminal(demo: Path, name: str) -> None:
     golden = GOLDEN / f"terminal-{'demo' if name == '.' else name}.txt"
     assert printed(demo / name) == golden.read_text(encoding="utf-8")

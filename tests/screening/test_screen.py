@@ -62,6 +62,7 @@ def test_calibrating_keeps_the_probe_and_refitting_does_not(aligned: Run) -> Non
     np.testing.assert_array_equal(again.probe.prompt_weight, before.probe.prompt_weight)
     assert tuple(again.calibration) == tuple(fit.calibration) != tuple(before.calibration)
     assert (fit.harmful_rows, fit.benign_rows) == (80, 240)
+    assert f"AUROC of {fit.auroc:.3f}, found on 80 harmful" in (aligned.path / "README.md").read_text()
 
     (aligned.path / SCREEN_FILE).unlink()
     with pytest.raises(ModelError):

@@ -12,7 +12,7 @@ from antibody.errors import UsageError
 from antibody.files import write_text
 from antibody.names import BUNDLED_HUB_ID, BUNDLED_NAME
 from antibody.reports.reading import Run, read_run
-from antibody.reports.wording import limits, measures, run_result
+from antibody.reports.wording import limits, measures, run_result, screen_results
 
 _MADE_FOR = {
     "alignment": "It is a provider's aligned model: the start of every user's fine-tuning run, which must continue "
@@ -95,7 +95,8 @@ def _evaluation(run: Run) -> str:
         for name, evaluation in run.evaluations.items()
         for measure, value in measures(evaluation)
     ]
-    return _table(("Evaluation", "Measure", "Value"), rows) if rows else "This run has not been evaluated yet."
+    table = _table(("Evaluation", "Measure", "Value"), rows) if rows else "This run has not been evaluated yet."
+    return "\n\n".join([table, *map(_line, screen_results(run))])
 
 
 def _rounding(run: Run) -> str:

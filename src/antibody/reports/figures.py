@@ -16,6 +16,7 @@ LOSSES = {
     "loss_harmful": "harmful answers",
     "loss_harmful_perturbed": "harmful answers after a simulated attack step",
     "loss_refusal": "refusals after a simulated attack step",
+    "loss_anchor": "anchors",
 }
 
 
@@ -81,23 +82,75 @@ def score_figure(audit: list[Fields], bins: int = 40) -> go.Figure | None:
         return None
     low, high = min(scores), max(scores)
     width = (high - low) / bins or 1.0
-    figure = go.Figure()
-    # Counted here and not in the browser, so that the page's size does not grow with the upload.
-    for (name, values), colour in zip(kinds.items(), (BENIGN, HARMFUL), strict=True):
-        if values:
-            counts = [0] * bins
-            for score in values:
-                counts[min(bins - 1, int((score - low) / width))] += 1
-            figure.add_bar(
-                x=[low + (position + 0.5) * width for position in range(bins)],
-                y=[100 * count / len(values) for count in counts],
-                width=width,
-                name=f"{name} ({len(values)})",
-                marker={"color": colour, "opacity": 0.65, "line": {"width": 0}},
-            )
-    figure.update_layout(barmode="overlay", bargap=0, showlegend=True)
+    figure = _histogram(kinds, low, width, bins)
     meaning = "Screening score q: low is harmful" if screened else "First score r: low means rather refuse"
     return _styled(figure, meaning, "% of the rows of a kind")
+
+
+def screening_figure(audit: list[Fields], threshold: float | None, bins: int = 20) -> go.Figure | None:
+    """Histograms of the probability of being benign, by label, and the threshold below which a row is withheld."""
+    kinds = {
+        name: [
+            value
+            for row in audit
+            if row.get("harmful") is kind and (value := number(row, "benign_probability")) is not None
+        ]
+        for name, kind in (("benign rows", False), ("harmful rows", True), ("rows without a label", None))
+    }
+    if not any(kinds.values()):
+        return None
+    figure = _histogram(kinds, 0.0, 1 / bins, bins)
+    if threshold is not None:
+        figure.add_vline(x=threshold, line={"color": NEUTRAL, "dash": "dash"}, annotation_text="threshold")
+    figure.update_xaxes(range=[-0.02, 1.02])
+    return _styled(figure, "Probability of being benign, by the gate's screen", "% of the rows of a kind")
+
+
+def gate_figure(metrics: list[Fields]) -> go.Figure | None:
+    """The rows that the gate withheld of each batch and, where there are anchors, their share of the step below."""
+    if all(number(row, "rows_withheld") is None for row in metrics):
+        return None
+    anchored = any(number(row, "anchor_share") is not None for row in metrics)
+    figure = make_subplots(rows=2 if anchored else 1, cols=1, shared_xaxes=True, vertical_spacing=0.1)
+    steps = [number(row, "step") for row in metrics]
+    withheld = [number(row, "rows_withheld") for row in metrics]
+    figure.add_bar(x=steps, y=withheld, marker={"color": HARMFUL, "line": {"width": 0}}, row=1, col=1)
+    figure.update_yaxes(title_text="Rows withheld", rangemode="tozero", row=1, col=1)
+    if anchored:
+        shares = [None if (value := number(row, "anchor_share")) is None else 100 * value for row in metrics]
+        figure.add_scatter(x=steps, y=shares, mode="lines", line={"color": COLOURS[4], "width": 3}, row=2, col=1)
+        figure.update_yaxes(title_text="Anchors, % of the step", range=[0, 104], row=2, col=1)
+    figure.update_xaxes(title_text="Step", row=2 if anchored else 1, col=1)
+    figure.update_layout(showlegend=False)
+    return _styled(figure, height=400 if anchored else 260)
+
+
+def reliability_figure(bins: list[Fields]) -> go.Figure | None:
+    """The share of held-out rows that are benign against the probability they were given; larger points, more rows."""
+    values = [[number(each, key) for key in ("predicted", "observed", "rows")] for each in bins]
+    placed = [
+        (predicted, observed, rows)
+        for predicted, observed, rows in values
+        if None not in (predicted, observed) and rows
+    ]
+    if not placed:
+        return None
+    predicted, observed, rows = (list(column) for column in zip(*placed, strict=True))
+    figure = go.Figure()
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": NEUTRAL, "dash": "dash"}, hoverinfo="skip")
+    figure.add_scatter(
+        x=predicted,
+        y=observed,
+        customdata=rows,
+        mode="markers",
+        # The area of a point is as its rows.
+        marker={"color": BENIGN, "opacity": 0.8, "size": [8 + 24 * (count / max(rows)) ** 0.5 for count in rows]},
+        hovertemplate="given %{x:.2f}, benign %{y:.2f}, %{customdata} rows<extra></extra>",
+    )
+    figure.update_xaxes(range=[-0.05, 1.05])
+    figure.update_yaxes(range=[-0.08, 1.08])
+    figure.update_layout(showlegend=False)
+    return _styled(figure, "Probability of being benign that the screen gave", "Share that is benign")
 
 
 def training_figure(metrics: list[Fields]) -> go.Figure | None:
@@ -115,7 +168,7 @@ def training_figure(metrics: list[Fields]) -> go.Figure | None:
             x=steps, y=values, mode="lines", name="λ_t", line={"color": COLOURS[4], "width": 3}, row=1, col=1
         )
         figure.update_yaxes(title_text="λ_t", row=1, col=1)
-    for key, colour in zip(LOSSES, (COLOURS[0], BENIGN, HARMFUL, "#d99a00", "#9b4f8e"), strict=True):
+    for key, colour in zip(LOSSES, (COLOURS[0], BENIGN, HARMFUL, "#d99a00", "#9b4f8e", COLOURS[4]), strict=True):
         if key in losses:
             values = [number(row, key) for row in metrics]
             line = {"color": colour, "width": 2, "dash": "dot" if key == "loss_harmful_perturbed" else "solid"}
@@ -124,6 +177,26 @@ def training_figure(metrics: list[Fields]) -> go.Figure | None:
     figure.update_xaxes(title_text="Step", row=len(heights), col=1)
     figure.update_layout(showlegend=True)
     return _styled(figure, height=520 if weighed else 360)
+
+
+def _histogram(kinds: dict[str, list[float]], low: float, width: float, bins: int) -> go.Figure:
+    """Each kind's values as shares of the kind. The last bin holds what lies above it."""
+    figure = go.Figure()
+    # Counted here and not in the browser, so that the page's size does not grow with the upload.
+    for (name, values), colour in zip(kinds.items(), (BENIGN, HARMFUL, NEUTRAL), strict=False):
+        if values:
+            counts = [0] * bins
+            for value in values:
+                counts[min(bins - 1, int((value - low) / width))] += 1
+            figure.add_bar(
+                x=[low + (position + 0.5) * width for position in range(bins)],
+                y=[100 * count / len(values) for count in counts],
+                width=width,
+                name=f"{name} ({len(values)})",
+                marker={"color": colour, "opacity": 0.65, "line": {"width": 0}},
+            )
+    figure.update_layout(barmode="overlay", bargap=0, showlegend=True)
+    return figure
 
 
 def _styled(figure: go.Figure, x: str | None = None, y: str | None = None, height: int = 360) -> go.Figure:

@@ -57,6 +57,19 @@ class Run:
     def data(self) -> dict[str, Fields]:
         return _data(self.manifest)
 
+    @property
+    def gate(self) -> str:
+        """The gate of a fine-tuning run: off, mask or anchor. Off for other runs, and for those from before gates."""
+        settings = mapping(self.manifest.get("settings"))
+        if self.manifest.get("kind") != "finetuning" or self.manifest.get("method") == "sft" or "gate" not in settings:
+            return "off"
+        # A run whose user chose none has the default.
+        return str(settings["gate"] or "anchor")
+
+    @property
+    def gate_threshold(self) -> float | None:
+        return number(mapping(self.manifest.get("settings")), "gate_threshold")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -159,15 +172,15 @@ def _data(manifest: Fields) -> dict[str, Fields]:
 
 def _is_embedded(path: Path, manifest: Fields, *, generations: int = 8) -> bool:
     """Whether this run and its parents saw the embedded corpus alone. What cannot be told counts as no."""
-    # Anchors of the run before are as that run's data, which is looked at below.
-    inherited = f"{manifest.get('parent')}/anchors.jsonl"
-    paths = [str(source.get("path")) for source in _data(manifest).values()]
-    sources = [source for source in paths if source != inherited]
-    if not sources or not all(source.startswith("embedded:") for source in sources) or not generations:
+    parent = Path(str(manifest["parent"])) if manifest.get("parent") else None
+    data = {name: str(source.get("path")) for name, source in _data(manifest).items()}
+    if parent and "anchors" in data and Path(data["anchors"]) == parent / "anchors.jsonl":
+        # Rows of the run before are as that run's data, which is looked at below.
+        del data["anchors"]
+    if not data or not all(source.startswith("embedded:") for source in data.values()) or not generations:
         return False
-    if not manifest.get("parent"):
+    if parent is None:
         return True
-    parent = Path(str(manifest["parent"]))
     # A directory of runs may have been moved as a whole since its runs were made.
     for place in (path.parent / parent.name, parent):
         if (place / "manifest.json").is_file():

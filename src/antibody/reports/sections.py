@@ -113,7 +113,15 @@ def _calibration(run: Run) -> Section:
             "calibration", title, markup.missing("This run holds no screen; `antibody calibrate` makes one.")
         )
     bins = [mapping(each) for each in calibration.get("reliability") or []]
-    table = markup.table(
+    body = markup.paragraph(result)
+    if (drawing := figures.reliability_figure(bins)) is not None:
+        description = (
+            "How far the screen's probabilities can be trusted: the share of held-out rows that are benign, against "
+            "the probability that the screen gave them. On the dashed line the two agree. Larger points stand for "
+            "more rows."
+        )
+        body += markup.figure(drawing, "calibration", description)
+    body += markup.table(
         "Held-out rows by the probability of being benign that the screen gave them. Well calibrated, the first two "
         "columns agree; harmful and benign rows count half each.",
         ["Probability given", "Share benign", "Rows"],
@@ -122,14 +130,15 @@ def _calibration(run: Run) -> Section:
             for each in bins
         ],
     )
-    return Section("calibration", title, markup.paragraph(result) + table)
+    return Section("calibration", title, body)
 
 
 def _upload_sections(run: Run | None, what: str) -> list[Section]:
-    """What stage 2 made of the upload: weights over time, scores, and the rows it suppressed."""
+    """What stage 2 made of the upload: weights over time, scores, and the rows it withheld and suppressed."""
     parts: list[tuple[str, str, Callable[[Run, str], str]]] = [
         ("weights", "Weight of the harmful rows", _weights),
         ("scores", "Scores of the rows", _scores),
+        ("gate", "What the gate withheld", _gate),
         ("suppressed", "Rows most suppressed", _suppressed),
     ]
     absent = markup.missing(f"There is no directory of {what}.")
@@ -157,19 +166,47 @@ def _scores(run: Run, what: str) -> str:
     return markup.figure(drawing, "scores", description)
 
 
+def _gate(run: Run, what: str) -> str:
+    if run.gate == "off":
+        return markup.missing(f"There was no gate in {what} ({run.name}): no row was withheld.")
+    result = wording.gate_result(run)
+    if not result:
+        return markup.missing(f"audit.jsonl of {what} ({run.name}) has no judgements by the gate.")
+    body = markup.paragraph(result)
+    if (drawing := figures.screening_figure(run.audit, run.gate_threshold)) is not None:
+        description = (
+            f"How likely each row is benign, judged before the first step of {what} ({run.name}). The gate withholds "
+            "the rows left of the threshold. Training never reads the labels."
+        )
+        body += markup.figure(drawing, "gate", description)
+    if (drawing := figures.gate_figure(run.metrics)) is not None:
+        description = f"Rows that the gate withheld of each batch in {what} ({run.name})"
+        share = _mean(run.metrics, "anchor_share")
+        if share is not None:
+            description += f", and the anchors' share of the step, {wording.share(share)} on average"
+        body += markup.figure(drawing, "withheld", description + ".")
+    withheld = [row for row in run.audit if row.get("withheld") is True]
+    withheld.sort(key=lambda row: number(row, "benign_probability") or 0.0, reverse=True)
+    if withheld:
+        ids = ", ".join(str(row.get("id")) for row in withheld)
+        body += markup.folded("Ids of all withheld rows, the likeliest benign first", markup.paragraph(ids))
+    return body
+
+
 def _suppressed(run: Run, what: str) -> str:
     rows = wording.most_suppressed(run.audit, 15)
     if not rows:
         return markup.missing(f"audit.jsonl of {what} ({run.name}) has no row weights.")
-    results = [wording.gate_result(run.audit), wording.suppression_result(run.audit)]
-    return "".join(markup.paragraph(result) for result in results if result) + markup.table(
+    result = wording.suppression_result(run.audit)
+    return (markup.paragraph(result) if result else "") + markup.table(
         f"The {len(rows)} rows with the smallest mean weight, in {what} ({run.name}). A weight of 1 is a row's fair "
-        "share of its batch; the gate gives 0 to what it withholds. Texts are left out; lines count from 1.",
+        "share of its batch; what the gate withholds has none. Steps are the first and the last that a row was in. "
+        "Texts are left out; lines count from 1.",
         ["Line", "Id", "Label", "Benign, probably", "Mean weight", "First score", "Last score", "Steps"],
         [
             [str(row.get("line", "")), str(row.get("id", "")), wording.label(row)]
-            + [wording.share(number(row, "benign_probability"))]
-            + [wording.weight(number(row, key)) for key in ("weight_mean", "score_first", "score_last")]
+            + [wording.share(number(row, "benign_probability")), wording.mean_weight(row)]
+            + [wording.weight(number(row, key)) for key in ("score_first", "score_last")]
             + [wording.steps_seen(row)]
             for row in rows
         ],
@@ -235,7 +272,10 @@ def _setting_table(run: Run) -> str:
     rows = []
     for name, value in run.manifest.items():
         if isinstance(value, dict):
-            rows += [(f"{name}: {inner}", _value(content)) for inner, content in value.items()]
+            # The calibration's bins have a table of their own.
+            rows += [
+                (f"{name}: {inner}", _value(content)) for inner, content in value.items() if inner != "reliability"
+            ]
         else:
             rows.append((name, _value(value)))
     columns = ["Setting", "Value"]

@@ -10,14 +10,15 @@ from antibody.reports.reading import Comparison, Run, mapping, number, read
 from antibody.reports.wording import (
     HEADLINE,
     HEADLINE_NOTE,
-    calibration_result,
     comparison_result,
     decimal,
-    gate_result,
     headline_cells,
     label,
+    mean_weight,
     measures,
     most_suppressed,
+    screen_results,
+    share,
     suppression_result,
     weight,
 )
@@ -40,8 +41,7 @@ def print_report(path: Path, console: Console) -> None:
         console.print(evaluation_table(content))
         console.print(last_metrics_table(content))
         console.print(suppressed_table(content))
-        calibration = calibration_result(mapping(content.manifest.get("calibration")))
-        for result in (calibration, gate_result(content.audit), suppression_result(content.audit)):
+        for result in (*screen_results(content), suppression_result(content.audit)):
             if result:
                 console.print(escape(result))
     for problem in content.problems:
@@ -101,14 +101,15 @@ def last_metrics_table(run: Run) -> Table:
 
 def suppressed_table(run: Run, limit: int = 10) -> Table:
     """The rows with the smallest weights, without their text."""
-    table = _table("Most suppressed rows", "Line", "Id", "Label", "Mean weight", "First score", left={"Id", "Label"})
+    columns = ("Line", "Id", "Label", "Benign, probably", "Mean weight", "First score")
+    table = _table("Most suppressed rows", *columns, left={"Id", "Label"})
     rows = most_suppressed(run.audit, limit)
     for row in rows:
         cells = [str(row.get("line")), str(row.get("id")), label(row)]
-        cells += [weight(number(row, "weight_mean")), weight(number(row, "score_first"))]
+        cells += [share(number(row, "benign_probability")), mean_weight(row), weight(number(row, "score_first"))]
         table.add_row(*(escape(cell) for cell in cells))
     if not rows:
-        table.add_row("", "no row weights in this run", "", "", "")
+        table.add_row("", "no row weights in this run")
     return table
 
 

@@ -20,8 +20,9 @@ INTERVAL = "95% interval of HS"
 HEADLINE = ["#", "Model", "Harmful rows", "HS %", "FA %", "Refusals %", "AUROC"]
 HEADLINE_NOTE = (
     "HS: share of held-out harmful prompts answered harmfully, lower is better. FA: accuracy on the user's task, "
-    "higher is better. Refusals: share of the harmful prompts refused. AUROC: how well a row's first score tells "
-    "harmful rows from benign ones, 0.5 is chance. n/a: not measured, or does not apply."
+    "higher is better. Refusals: share of the harmful prompts refused. AUROC: how well the rows' scores, the "
+    "gate's where there is one, tell harmful rows from benign ones, 0.5 is chance. n/a: not measured, or does not "
+    "apply."
 )
 
 
@@ -84,7 +85,9 @@ def harmful_interval(evaluation: Evaluation) -> str | None:
 def most_suppressed(audit: list[Fields], limit: int | None = None) -> list[Fields]:
     """The rows with the smallest mean weight first; rows without a weight are left out."""
     weighed = [row for row in audit if number(row, "weight_mean") is not None]
-    return sorted(weighed, key=lambda row: number(row, "weight_mean") or 0.0)[:limit]
+    # All that a gate withholds has no weight: there, the most harmful first.
+    keys = ("weight_mean", "benign_probability")
+    return sorted(weighed, key=lambda row: [number(row, key) or 0.0 for key in keys])[:limit]
 
 
 def suppression_result(audit: list[Fields]) -> str:
@@ -104,16 +107,32 @@ def steps_seen(row: Fields) -> str:
     """When an audited row was in a batch: the first and the last step."""
     weights = row.get("weights")
     steps = [entry[0] for entry in weights if isinstance(entry, list) and entry] if isinstance(weights, list) else []
-    return f"{steps[0]}–{steps[-1]}" if steps else NOT_MEASURED
+    if not steps:
+        return NOT_MEASURED
+    return str(steps[0]) if len(steps) == 1 else f"{steps[0]}–{steps[-1]}"
 
 
-def gate_result(audit: list[Fields]) -> str:
+def mean_weight(row: Fields) -> str:
+    """An audited row's mean weight, or that the gate withheld it."""
+    return "withheld" if row.get("withheld") is True else weight(number(row, "weight_mean"))
+
+
+def screen_results(run: Run) -> list[str]:
+    """What there is to say of the run's own screen and of its gate, a line each."""
+    found = [calibration_result(mapping(run.manifest.get("calibration"))), gate_result(run)]
+    return [result for result in found if result]
+
+
+def gate_result(run: Run) -> str:
     """What the gate withheld and, where rows are labelled, how right that was; empty where there was no gate."""
-    judged = [row for row in audit if number(row, "benign_probability") is not None]
+    judged = [row for row in run.audit if number(row, "benign_probability") is not None]
     if not judged:
         return ""
     withheld = [row for row in judged if row.get("withheld") is True]
-    sentence = f"The gate withheld {len(withheld)} of {len(judged)} rows."
+    sentence = f"The gate ({run.gate}) withheld {len(withheld)} of {len(judged)} rows"
+    if run.gate_threshold is not None:
+        sentence += f": those with a probability of being benign below {decimal(run.gate_threshold)}"
+    sentence += "."
     harmful, benign = (sum(row.get("harmful") is kind for row in judged) for kind in (True, False))
     hits, false_flags = (sum(row.get("harmful") is kind for row in withheld) for kind in (True, False))
     if harmful:
@@ -131,8 +150,9 @@ def calibration_result(calibration: Fields) -> str:
     if area is None:
         return ""
     return (
-        f"AUROC {area:.3f} on {calibration.get('harmful_rows')} harmful and {calibration.get('benign_rows')} benign "
-        "rows that were kept from training."
+        f"The screen tells harmful rows from benign ones with an AUROC of {area:.3f}, found on "
+        f"{calibration.get('harmful_rows')} harmful and {calibration.get('benign_rows')} benign rows that were kept "
+        "from training."
     )
 
 
@@ -212,20 +232,33 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
         f"One {'small ' if 'smollm' in model.lower() else ''}model ({model}): "
         "other sizes and families may behave differently.",
         "Greedy decoding: one answer to each prompt. Sampling, or a jailbreak prompt, may draw out others.",
-        "A non-adaptive attacker: harmful rows were mixed in as they are. `antibody attack` writes adaptive ones.",
     ]
-    tuned = [mapping(run.manifest.get("settings")) for run in runs if run.manifest.get("kind") == "finetuning"]
-    defended = [settings for settings in tuned if settings.get("method") != "sft"]
-    if any(settings.get("gate") == "off" for settings in defended):
+    return found + _limits_of_gates(runs)
+
+
+def _limits_of_gates(runs: list[Run]) -> list[str]:
+    """What the weights, and the gates of those runs that have one, do not cover."""
+    defended = [run for run in runs if run.manifest.get("kind") == "finetuning" and run.manifest.get("method") != "sft"]
+    gates = {run.gate for run in defended}
+    found = []
+    if gates <= {"off"}:
+        found.append(
+            "A non-adaptive attacker: harmful rows were mixed in as they are. `antibody attack` writes adaptive ones."
+        )
+    if "off" in gates:
         found.append(
             "An upload that is all harmful (100% poison) and batch size 1 are not covered without a gate: the "
             "published weights are relative to the batch, so there is nothing to prefer."
         )
-    if any(settings.get("gate") != "off" for settings in defended):
-        found.append(
-            "The gate withholds what the aligned model's states show as harmful. It does not see harm in rows that "
-            "look harmless, such as those of an agent that always obeys; against these there are only the anchors."
-        )
+    if gates - {"off"}:
+        against = "there are only the anchors" if "anchor" in gates else "gate mask has nothing"
+        found += [
+            "A gate judges each row by itself, also where an upload is all harmful or a batch is one row. Harmful rows "
+            "that its screen takes for benign pass it and are only weighed against their batch. Rows can be written "
+            "to pass: `antibody attack` writes adaptive ones.",
+            "Harmless rows can erode safety too, such as those of an agent that always obeys, and a gate lets them "
+            f"pass. Against these {against}.",
+        ]
     return found
 
 

@@ -8,6 +8,7 @@ from antibody.data.sources import load_labelled
 from antibody.files import write_json
 from antibody.models.run import load_model, run_of
 from antibody.progress import counted
+from antibody.reports import write_card
 from antibody.screening.calibration import Fit, fit_calibration
 from antibody.screening.screen import Made, Screen, make_screen, save_screen, screen_of
 from antibody.screening.settings import CalibrationSettings
@@ -50,6 +51,7 @@ def calibrate(settings: CalibrationSettings) -> Fit:
         fit = fit_calibration(*scores)
         made = Made(Screen(screen.probe, fit.calibration), fit)
     write_json(run.path / "manifest.json", manifest | {"calibration": save_screen(run, made)})
+    write_card(run.path)
     return made.fit
 
 
