@@ -51,21 +51,15 @@ def test_direction_equals_the_derivation_however_the_batch_is_split(
     assert result.metrics["rows_withheld"] == withheld
 
 
-def test_a_batch_withheld_whole_becomes_a_safety_step() -> None:
-    toy = step(kept=0, withheld=16)
-    result = AntibodyWeights(score="mean", tau=1.0, anchor_floor=0.3)(toy)
-    np.testing.assert_allclose(toy.direction, mean_gradient(WEIGHT, ANCHORS), atol=1e-8, rtol=0)
-    assert result.loss is None
-    assert result.rows is None
-
-
-def test_without_anchors_a_batch_withheld_whole_is_no_step() -> None:
+@pytest.mark.parametrize("floor", [None, 0.3])
+def test_a_batch_withheld_whole_is_no_step(floor: float | None) -> None:
     """AdamW passes over parameters whose gradient is None: no moment moves, nor does weight decay."""
     toy = step(kept=0, withheld=16)
     optimiser = torch.optim.AdamW([toy.weight], lr=0.1, weight_decay=0.5)
-    result = AntibodyWeights(score="mean", tau=1.0)(toy)
+    result = AntibodyWeights(score="mean", tau=1.0, anchor_floor=floor)(toy)
     assert toy.weight.grad is None
-    assert result.loss is None
+    assert (result.loss, result.rows) == (None, None)
+    assert result.metrics == {"rows_withheld": 16}
     optimiser.step()
     assert not optimiser.state
     np.testing.assert_array_equal(toy.weight.detach().numpy(), WEIGHT)

@@ -62,8 +62,9 @@ def begun(folder: Path) -> torch.Tensor:
     return parameters(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
 
 
-def test_a_batch_withheld_whole_is_no_step_under_mask(tiny_model_folder: Path, tmp_path: Path) -> None:
-    trainer = trained(tiny_model_folder, tmp_path, HARMFUL, gate="mask", weight_decay=0.5)
+@pytest.mark.parametrize("gate", ["mask", "anchor"])
+def test_a_batch_withheld_whole_is_no_step(tiny_model_folder: Path, tmp_path: Path, gate: str) -> None:
+    trainer = trained(tiny_model_folder, tmp_path, HARMFUL, gate=gate, weight_decay=0.5)
     assert torch.equal(parameters(trainer.model), begun(tiny_model_folder))
     assert not trainer.optimizer.state
     assert trainer.state.global_step == 3
@@ -84,14 +85,6 @@ def test_rows_that_are_withheld_leave_no_trace(tiny_model_folder: Path, tmp_path
     assert not torch.equal(parameters(alone.model), begun(tiny_model_folder))
 
 
-def test_a_batch_withheld_whole_is_a_step_on_the_anchors(tiny_model_folder: Path, tmp_path: Path) -> None:
-    trainer = trained(tiny_model_folder, tmp_path / "a", HARMFUL, anchor_rows=6)
-    expected = trained(tiny_model_folder, tmp_path / "b", [*ANCHORS], method="sft", per_device_train_batch_size=6)
-    torch.testing.assert_close(parameters(trainer.model), parameters(expected.model), atol=1e-5, rtol=0)
-    shares = [entry["anchor_share"] for entry in trainer.state.log_history if "anchor_share" in entry]
-    assert shares == [1.0] * 3
-
-
 def test_anchors_share_a_benign_batch_by_the_floor(tiny_model_folder: Path, tmp_path: Path) -> None:
     trainer = trained(tiny_model_folder, tmp_path, BENIGN, anchor_floor=0.25)
     shares = [entry["anchor_share"] for entry in trainer.state.log_history if "anchor_share" in entry]
@@ -99,11 +92,11 @@ def test_anchors_share_a_benign_batch_by_the_floor(tiny_model_folder: Path, tmp_
 
 
 def test_anchors_share_every_step_by_what_is_withheld_of_the_upload(tiny_model_folder: Path, tmp_path: Path) -> None:
-    """Nine of twelve rows are withheld; the batch of the three others is not theirs alone."""
+    """Nine of twelve rows are withheld; the batch of the three others, the only step, is not theirs alone."""
     rows = [*HARMFUL[:9], *BENIGN[:3]]
     trainer = trained(tiny_model_folder, tmp_path, rows, per_device_train_batch_size=3, max_steps=4)
     shares = [entry["anchor_share"] for entry in trainer.state.log_history if "anchor_share" in entry]
-    assert shares == [1.0, 1.0, 1.0, 0.75]
+    assert shares == [0.75]
 
 
 def test_one_row_is_judged_by_itself(tiny_model_folder: Path, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@
 
 A softmax over a batch always sums to one: alone, it trains on the least harmful rows of a harmful batch, and Adam
 undoes any shrinking of what is left. So the gate acts on the direction: what it withholds of a batch, anchors get,
-which are rows of the provider's own alignment data. A batch with nothing kept becomes a safety step (``anchor``) or no
-step at all (``mask``). The floor φ_0 is against drift, which benign rows cause as well.
+which are rows of the provider's own alignment data. The floor φ_0 is against drift, which benign rows cause as well.
+A batch with nothing kept is no step at all. Steps on anchors alone are not neutral: 160 of them took the harmful score
+of an aligned model from 20 to 37 (docs/robustness.md), because they train on, at another balance of refusals.
 
 The snapshot's score is computed once, before training, so that no drift during the run can reach it.
 """

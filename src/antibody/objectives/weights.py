@@ -78,8 +78,9 @@ class AntibodyWeights:
             weighted_nll = rescale * weighted_nll + (exponentials * compliance.nll.detach()).sum().item()
             weighted_tokens = rescale * weighted_tokens + (exponentials * compliance.tokens).sum().item()
         if not judged:
-            # The gate withheld the batch in every process.
-            return self._with_anchors(step, StepResult(loss=None), kept=0)
+            # The gate withheld the batch in every process: there is no step.
+            [withheld] = step.processes.total(step.withheld)
+            return StepResult(loss=None, metrics={"rows_withheld": withheld})
         scores, logits, present = (torch.cat(parts) for parts in zip(*judged, strict=True))
         exponentials = (logits - offset).exp()
         weighted_nll, weighted_tokens, normaliser, squares, score_sum, kept = step.processes.total(
@@ -100,7 +101,7 @@ class AntibodyWeights:
         return self._with_anchors(step, result, kept)
 
     def _with_anchors(self, step: Step, user: StepResult, kept: float) -> StepResult:
-        """δ = (1 − φ) g_user + φ g_anchor, where there are anchors. Else a batch withheld whole leaves no direction."""
+        """δ = (1 − φ) g_user + φ g_anchor, where there are anchors."""
         [withheld] = step.processes.total(step.withheld)
         metrics = user.metrics | {"rows_withheld": withheld}
         if self.anchor_floor is None:
