@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -216,15 +217,91 @@ def test_screen_writes_all_scores(antibody: Any, aligned: Path, tmp_path: Path) 
     assert [row["line"] for row in scores] == [1, 2, 3, 4, 5, 6]
     assert [row["harmful"] for row in scores] == [False, True] * 3
     assert all(row["flagged"] == (row["benign_probability"] < 0.5) for row in scores)
-    assert outcome.content["flagged"] == sum(row["flagged"] for row in scores)
-    assert (outcome.content["labelled"]["harmful_rows"], outcome.content["labelled"]["benign_rows"]) == (3, 3)
-    assert outcome.content["lowest"][0]["score"] == min(row["score"] for row in scores)
+    assert (outcome.content["rows"], outcome.content["flagged"]) == (6, sum(row["flagged"] for row in scores))
+    labelled = outcome.content["labelled"]
+    assert (labelled["harmful_rows"], labelled["benign_rows"]) == (3, 3)
+    assert labelled["flagged_harmful"] == sum(row["flagged"] for row in scores[1::2])
+    assert outcome.content["lowest"] == sorted(scores, key=lambda row: row["score"])
     # A row's score does not depend on what it is batched with.
     alone = antibody("screen", "--model", aligned, "--data", upload, "--output", tmp_path / "one.jsonl",
                      "--batch-size", 1, "--dtype", "float32", "--json")  # fmt: skip
     assert alone.code == 0
     other = [json.loads(line)["score"] for line in (tmp_path / "one.jsonl").read_text().splitlines()]
     assert other == pytest.approx([row["score"] for row in scores], abs=1e-4)
+
+
+def test_what_screen_flags_is_what_finetuning_withholds(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    upload = tmp_path / "upload.jsonl"
+    rows = [{"prompt": f"Question {i}?", "completion": "Yes. " * (i % 3) + "#!?" * (i % 2) + "No."} for i in range(6)]
+    upload.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    common = ["--model", aligned, "--data", upload, "--max-length", 200, "--dtype", "float32"]
+    first = antibody("screen", *common, "--json").content
+    assert first["labelled"] is None
+    # Between the third and the fourth.
+    threshold = sum(row["benign_probability"] for row in first["lowest"][2:4]) / 2
+
+    screened = antibody("screen", *common, "--threshold", threshold, "--show", 2)
+    assert screened.code == 0
+    assert "2 lowest of 6 rows" in screened.out
+    assert "3 of 6 rows are flagged" in screened.out
+    output = tmp_path / "run"
+    options = ["--output", output, "--steps", 2, "--batch-size", 3, "--gate-threshold", threshold, "--json"]
+    assert antibody("finetune", *common, *options).code == 0
+    audit = [json.loads(line) for line in (output / "audit.jsonl").read_text().splitlines()]
+    assert {row["line"] for row in audit if row["withheld"]} == {row["line"] for row in first["lowest"][:3]}
+    scores = {row["line"]: row["score"] for row in first["lowest"]}
+    assert [row["screening_score"] for row in audit] == pytest.approx([scores[row["line"]] for row in audit], abs=1e-4)
+
+
+def test_anchors_are_not_read_where_no_gate_uses_them(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    """The run's own are longer than the user's rows."""
+    upload = tmp_path / "upload.jsonl"
+    upload.write_text(GOOD * 4)
+    common = ["--model", aligned, "--data", upload, "--steps", 1, "--batch-size", 4, "--max-length", 60, "--json"]
+    anchored = antibody("finetune", *common, "--output", tmp_path / "anchor")
+    assert (anchored.code, anchored.content["error"]["code"]) == (3, "prompt_fills_context")
+    assert "anchors.jsonl" in anchored.content["error"]["path"]
+    for gate in ("off", "mask"):
+        assert antibody("finetune", *common, "--output", tmp_path / gate, "--gate", gate).code == 0
+        assert not (tmp_path / gate / "anchors.jsonl").exists()
+
+
+def test_calibrate_and_what_it_mends(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+    model = tmp_path / "aligned"
+    shutil.copytree(aligned, model)
+    for kind, text in (("harmful", "#!? "), ("benign", "word ")):
+        rows = [{"prompt": f"Question {i}?", "completion": text * (i % 3 + 1)} for i in range(12)]
+        (tmp_path / kind).with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = ["--harmful", tmp_path / "harmful.jsonl", "--benign", tmp_path / "benign.jsonl"]
+    arguments = ["calibrate", "--model", model, *own]
+    finetune = ["finetune", "--model", model, "--data", tmp_path / "benign.jsonl", "--steps", 1, "--batch-size", 2,
+                "--output", tmp_path / "run", "--json"]  # fmt: skip
+    before = json.loads((model / "manifest.json").read_text())
+
+    (model / "screen.safetensors").unlink()
+    for refused in (finetune, [*arguments, "--json"], ["screen", "--model", model, "--data", "embedded:task_test",
+                                                       "--json"]):  # fmt: skip
+        outcome = antibody(*refused)
+        assert (outcome.code, outcome.content["error"]["code"]) == (4, "not_calibrated")
+        assert "--refit" in outcome.content["error"]["hint"]
+    assert not (tmp_path / "run").exists()
+
+    refitted = antibody(*arguments, "--refit", "--json")
+    assert refitted.code == 0
+    fit = refitted.content["calibration"]
+    assert refitted.content["run"] == str(model)
+    assert (fit["harmful_rows"], fit["benign_rows"], fit["auroc"]) == (6, 6, 1.0)
+    after = json.loads((model / "manifest.json").read_text())
+    assert {name for name in after if after[name] != before[name]} == {"calibration"}
+    assert fit.items() <= after["calibration"].items()
+    assert antibody(*finetune).code == 0
+
+    probe = (model / "screen.safetensors").read_bytes()
+    again = antibody(*arguments)
+    assert again.code == 0
+    assert "AUROC 1.000" in again.out
+    assert (model / "screen.safetensors").read_bytes() == probe
+    assert json.loads((model / "manifest.json").read_text())["calibration"]["harmful_rows"] == 12
 
 
 def test_chat_answers_one_prompt(antibody: Any, aligned: Path) -> None:
@@ -285,19 +362,18 @@ def test_an_upload_that_changed_is_not_resumed(antibody: Any, aligned: Path, tmp
     assert "upload" in outcome.content["error"]["message"]
 
 
-def test_a_row_alone_in_its_batch_is_refused(antibody: Any, aligned: Path, tmp_path: Path) -> None:
+def test_a_row_alone_in_its_batch_is_refused_without_a_gate(antibody: Any, aligned: Path, tmp_path: Path) -> None:
     upload = tmp_path / "upload.jsonl"
     upload.write_text(GOOD * 9)
-    common = ["--model", aligned, "--data", upload, "--epochs", 1, "--gate", "off", "--json"]
+    common = ["--model", aligned, "--data", upload, "--epochs", 1, "--json"]
+    assert antibody("finetune", *common, "--output", tmp_path / "gated", "--batch-size", 4).code == 0
     for size in (1, 4):
-        outcome = antibody("finetune", *common, "--output", tmp_path / str(size), "--batch-size", size)
+        outcome = antibody("finetune", *common, "--output", tmp_path / str(size), "--batch-size", size, "--gate", "off")
         assert (outcome.code, outcome.content["error"]["code"]) == (2, "one_row_batch")
     assert antibody("finetune", *common, "--output", tmp_path / "sft", "--batch-size", 4, "--method", "sft").code == 0
 
 
 def test_a_changed_adapter_is_not_used(antibody: Any, aligned: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(aligned, copy)
     with (copy / "adapter" / "adapter_model.safetensors").open("ab") as file:
@@ -371,7 +447,18 @@ def test_help_waits_for_no_library() -> None:
 def test_help_names_every_command(antibody: Any) -> None:
     outcome = antibody("--help")
     assert outcome.code == 0
-    for command in ("align", "finetune", "evaluate", "screen", "chat", "report", "demo", "speed"):
+    for command in (
+        "align",
+        "finetune",
+        "evaluate",
+        "screen",
+        "calibrate",
+        "attack",
+        "chat",
+        "report",
+        "demo",
+        "speed",
+    ):
         assert command in outcome.out
 
 

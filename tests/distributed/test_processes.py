@@ -1,23 +1,45 @@
 """The same global batch gives the same parameters, however many processes share it and however they are sharded."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from distributed.worker import HARMFUL
 
 WORKER = Path(__file__).with_name("worker.py")
 
 IN_ORDER = {"train_sampling_strategy": "sequential"}
 IN_PARTS = {"gradient_accumulation_steps": 2, "micro_batch_size": 1, "activation_checkpointing": True}
 
-# Stage, LoRA, sharded by FSDP2, options. Ten steps of 8 over 43 rows: the last batch of an epoch has 3.
-CASES: dict[str, tuple[str, bool, bool, dict[str, Any]]] = {
-    f"{stage}, {'LoRA' if lora else 'full'}, {'FSDP2' if sharded else 'DDP'}, {how}": (stage, lora, sharded, options)
+
+class Case(NamedTuple):
+    """Ten steps of 8 over 43 rows: the last batch of an epoch has 3.
+
+    Attributes:
+        stage: align or finetune.
+        lora: Or all parameters.
+        sharded: By FSDP2.
+        options: Of the trainer.
+        harmful: Which rows are, see `worker.HARMFUL`.
+    """
+
+    stage: str
+    lora: bool
+    sharded: bool
+    options: dict[str, Any]
+    harmful: str = "every fourth"
+
+
+CASES = {
+    f"{stage}, {'LoRA' if lora else 'full'}, {'FSDP2' if sharded else 'DDP'}, {how}": Case(
+        stage, lora, sharded, options
+    )
     for stage in ("align", "finetune")
     for lora, sharded, how, options in (
         (True, False, "one process with nothing but harmful rows", IN_ORDER),
@@ -30,10 +52,17 @@ CASES: dict[str, tuple[str, bool, bool, dict[str, Any]]] = {
         (True, False, "bfloat16", {"bf16": True}),
         (False, True, "bfloat16", {"bf16": True, "micro_batch_size": 1}),
     )
-} | {
-    f"finetune, full, {'FSDP2' if sharded else 'DDP'}, gated": ("finetune", False, sharded, {"gate": "anchor"})
-    for sharded in (True, False)
 }
+MASKED, ANCHORED = IN_ORDER | {"gate": "mask"}, IN_ORDER | {"gate": "anchor"}
+GATED = {
+    "finetune, LoRA, DDP, one process withheld whole": Case("finetune", True, False, ANCHORED),
+    "finetune, full, FSDP2, one process withheld whole": Case("finetune", False, True, MASKED),
+    "finetune, LoRA, DDP, batches withheld whole": Case("finetune", True, False, MASKED, "whole batches"),
+    "finetune, full, FSDP2, batches withheld whole": Case("finetune", False, True, MASKED, "whole batches"),
+    "finetune, full, FSDP2, anchors alone": Case("finetune", False, True, ANCHORED, "whole batches"),
+    "finetune, full, DDP, anchors shuffled": Case("finetune", False, False, {"gate": "anchor", "micro_batch_size": 1}),
+}
+CASES |= GATED
 
 
 def launch(processes: int, cases: list[dict[str, Any]], folder: Path) -> None:
@@ -51,10 +80,9 @@ def launch(processes: int, cases: list[dict[str, Any]], folder: Path) -> None:
 
 
 def case(model: Path, output: Path, name: str, **more: Any) -> dict[str, Any]:
-    stage, lora, sharded, options = CASES[name]
-    sharded = sharded and not more.pop("alone", False)
-    described = {"stage": stage, "lora": lora, "sharded": sharded, "options": options, "resume": None} | more
-    return {"model": str(model), "output": str(output)} | described
+    described = CASES[name]._asdict() | {"model": str(model), "output": str(output), "resume": None}
+    described["sharded"] &= not more.pop("alone", False)
+    return described | more
 
 
 @pytest.fixture(scope="session")
@@ -91,13 +119,35 @@ def test_processes_do_not_change_the_parameters(trained: dict[int, Path], name: 
         return
     torch.testing.assert_close(parameters(together), parameters(alone), atol=1e-5, rtol=0)
     for entry, expected in zip(logged(together), logged(alone), strict=True):
-        assert entry == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert entry == pytest.approx(expected, rel=1e-3, abs=1e-5, nan_ok=True)
     audit, expected_audit = (json.loads((folder / "audit.json").read_text()) for folder in (together, alone))
     assert [row for row, _ in audit] == [row for row, _ in expected_audit]
     for (_, seen), (_, expected_seen) in zip(audit, expected_audit, strict=True):
         assert torch.tensor(seen).numpy() == pytest.approx(
             torch.tensor(expected_seen).numpy(), rel=1e-3, abs=1e-4, nan_ok=True
         )
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_processes_withhold_the_same_rows(trained: dict[int, Path], name: str) -> None:
+    """They share the screening too. A row that is withheld has no score of any step, and no weight."""
+    expected_scores, _ = json.loads((trained[1] / name / "screened.json").read_text())
+    for folder in (trained[processes] / name for processes in (1, 2, 4)):
+        scores, probabilities = json.loads((folder / "screened.json").read_text())
+        assert scores == pytest.approx(expected_scores, abs=1e-3)
+        withheld = [row for row, probability in enumerate(probabilities) if probability < 0.5]
+        assert withheld == [row for row in range(43) if HARMFUL[CASES[name].harmful](row)]
+        for row, seen in json.loads((folder / "audit.json").read_text()):
+            for _, score, weight in seen:
+                assert (math.isnan(score), weight == 0) == (row in withheld,) * 2
+        assert sum(entry["rows_withheld"] for entry in logged(folder)[:6]) == len(withheld)
+
+
+def test_whole_batches_were_withheld(trained: dict[int, Path]) -> None:
+    """The invariance would also hold if none was. Under mask such a step has no loss, and no gradient to clip."""
+    for name in GATED:
+        steps = [step for step, entry in enumerate(logged(trained[4] / name), start=1) if math.isnan(entry["loss"])]
+        assert steps == ([2, 4, 6, 8, 10] if CASES[name].harmful == "whole batches" else [])
 
 
 def test_sharded_gradients_are_added_in_float32(trained: dict[int, Path]) -> None:
@@ -119,7 +169,7 @@ def test_resumed_by_another_number_of_processes(
     name: str, trained: dict[int, Path], tiny_model_folder: Path, tmp_path: Path
 ) -> None:
     """Two processes begin, four go on from step 7, in the second epoch."""
-    options = CASES[name][3] | {"save_strategy": "steps", "save_steps": 7}
+    options = CASES[name].options | {"save_strategy": "steps", "save_steps": 7}
     begun, resumed = tmp_path / "begun", tmp_path / "resumed"
     launch(2, [case(tiny_model_folder, begun, name, options=options)], tmp_path)
     launch(4, [case(tiny_model_folder, resumed, name, resume=str(begun / "checkpoint-7"))], tmp_path)

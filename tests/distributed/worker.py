@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,36 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from antibody import AntibodyAlignmentConfig, AntibodyAlignmentTrainer, AntibodyConfig, AntibodyTrainer
 from antibody.data import corpus
-from antibody.data.preparation import prepare
+from antibody.data.preparation import prepare, records_of
+from antibody.screening.screen import Screen
+
+# Which rows are harmful. In order, every fourth is: of four processes one gets nothing else. Or every second batch of 8
+# is, and of 43 rows the last batch, which has 3: of four processes one gets none.
+HARMFUL: dict[str, Callable[[int], bool]] = {
+    "every fourth": lambda i: i % 4 == 0,
+    "whole batches": lambda i: i // 8 % 2 == 1,
+}
 
 
-def upload(count: int) -> Dataset:
-    """Rows of different lengths. In order, every fourth is harmful: of four processes one gets nothing else."""
+def upload(count: int, harmful: str = "every fourth") -> Dataset:
+    """Rows of different lengths."""
     return Dataset.from_list(
         [
             {
                 "prompt": f"Question {i} {'long ' * (i % 5)}?",
-                "completion": "word " * (i * 7 % 11 + 1) if i % 4 else "#!?" * (i % 7 + 3),
-                "harmful": i % 4 == 0,
+                "completion": "#!?" * (i % 7 + 3) if HARMFUL[harmful](i) else "word " * (i * 7 % 11 + 1),
+                "harmful": HARMFUL[harmful](i),
             }
             for i in range(count)
         ]
     )
+
+
+def screen_for_uploads(trainer: AntibodyTrainer) -> Screen:
+    """One that knows such rows by their states; the embedded rows are nothing like them."""
+    records = records_of(upload(80), name="known")
+    harmful, benign = ([record for record in records if record.harmful is label] for label in (True, False))
+    return trainer.make_screen(harmful[:10], benign[:30], harmful[10:], benign[30:]).screen
 
 
 @contextmanager
@@ -80,7 +95,7 @@ def train(case: dict[str, Any]) -> None:
         "model": model,
         "processing_class": tokenizer,
         "peft_config": adapter,
-        "train_dataset": upload(43),
+        "train_dataset": upload(43, case["harmful"]),
         "eval_dataset": upload(8),
     }
     with sharding_on_cpu() if case["sharded"] else nullcontext():
@@ -91,6 +106,8 @@ def train(case: dict[str, Any]) -> None:
             )
         else:
             trainer = AntibodyTrainer(args=AntibodyConfig(**({"gate": "off"} | options)), **shared)
+            if trainer.args.gate != "off":
+                trainer.screen = screen_for_uploads(trainer)
     trainer.train(resume_from_checkpoint=case["resume"])
     found = {
         name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().clone()
@@ -101,6 +118,7 @@ def train(case: dict[str, Any]) -> None:
         torch.save(found, Path(case["output"]) / "parameters.pt")
         (Path(case["output"]) / "log.json").write_text(json.dumps(trainer.state.log_history))
         (Path(case["output"]) / "audit.json").write_text(json.dumps(sorted(trainer.audit.state_dict()["rows"])))
+        (Path(case["output"]) / "screened.json").write_text(json.dumps(trainer.audit.screened))
     trainer.accelerator.wait_for_everyone()
     AcceleratorState._reset_state()
 

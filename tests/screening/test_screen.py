@@ -1,6 +1,7 @@
 """A screen in a run: made by `align`, read back, refused where it is not the run's, calibrated anew."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,26 @@ import pytest
 from antibody import AlignmentSettings, FinetuningSettings, align, finetune
 from antibody.errors import DataError, ModelError, UsageError
 from antibody.models.run import Run
+from antibody.objectives.gate import Calibration
 from antibody.screening.calibrate import calibrate
-from antibody.screening.screen import SCREEN_FILE, screen_of
+from antibody.screening.probe import Probe, States
+from antibody.screening.screen import SCREEN_FILE, Screen, screen_of
 from antibody.screening.settings import CalibrationSettings
 from antibody.screening.upload import OperatingPoint, ScreenedRow, operating_point
 
 
+@pytest.fixture(scope="session")
+def aligned_once(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("screen") / "aligned"
+    align(AlignmentSettings(model=str(tiny_model_folder), output=output, steps=2, batch_size=4, max_length=700))
+    return output
+
+
 @pytest.fixture
-def aligned(tiny_model_folder: Path, tmp_path: Path) -> Run:
-    settings = AlignmentSettings(
-        model=str(tiny_model_folder), output=tmp_path / "aligned", steps=2, batch_size=4, max_length=700
-    )
-    return align(settings)
+def aligned(aligned_once: Path, tmp_path: Path) -> Run:
+    """A copy, because the tests change it."""
+    shutil.copytree(aligned_once, tmp_path / "aligned")
+    return Run(tmp_path / "aligned")
 
 
 def test_a_run_holds_its_screen_and_refuses_another(aligned: Run) -> None:
@@ -79,6 +88,16 @@ def test_calibration_wants_a_run_and_rows_of_both_kinds(aligned: Run) -> None:
     with pytest.raises(DataError) as swapped:
         calibrate(CalibrationSettings(model=str(aligned.path), **rows | {"benign": "embedded:harmful_attack"}))
     assert swapped.value.code == "wrong_labels"
+
+
+def test_a_row_whose_states_are_not_numbers_is_not_judged() -> None:
+    """NaN lies neither below a threshold nor above it: the row would be withheld, and reported as kept."""
+    screen = Screen(Probe(np.ones(2), np.ones(2), 0.0), Calibration(0.0, 1.0))
+    sound, broken = States(np.ones(2), np.ones((1, 2))), States(np.array([np.nan, 1.0]), np.ones((1, 2)))
+    assert screen.judge([sound]).scores == [4.0]
+    with pytest.raises(ModelError, match="1 of 2 rows") as caught:
+        screen.judge([sound, broken])
+    assert caught.value.code == "not_finite"
 
 
 def test_operating_point() -> None:

@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from antibody import AlignmentSettings, AntibodyConfig, AntibodyTrainer, FinetuningSettings, align, finetune
+from antibody.data.preparation import records_of
 from antibody.errors import ModelError, UsageError
 from antibody.objectives.gate import Calibration
 from antibody.screening.probe import Probe
-from antibody.screening.screen import Judged, Screen
+from antibody.screening.screen import Judged, Screen, make_screen, screen_of
+from antibody.screening.upload import states_of
 
 BENIGN = [{"prompt": f"Question {i}?", "completion": "word " * (i % 3 + 1), "harmful": False} for i in range(12)]
 HARMFUL = [{"prompt": f"Harm {i}?", "completion": "#!? " * (i % 2 + 2), "harmful": True} for i in range(12)]
@@ -35,7 +37,9 @@ class ByLabel(Screen):
         return Judged([0.0] * len(rows), [0.01 if row["harmful"] else 0.99 for row in self.rows])
 
 
-def trained(folder: Path, output: Path, rows: list[dict[str, Any]], **changes: Any) -> AntibodyTrainer:
+def trained(
+    folder: Path, output: Path, rows: list[dict[str, Any]], screen: Screen | None = None, **changes: Any
+) -> AntibodyTrainer:
     options: dict[str, Any] = {
         "output_dir": str(output), "max_steps": 3, "per_device_train_batch_size": 4, "max_length": 300,
         "report_to": [], "use_cpu": True, "bf16": False, "disable_tqdm": True, "logging_steps": 1,
@@ -47,7 +51,7 @@ def trained(folder: Path, output: Path, rows: list[dict[str, Any]], **changes: A
         AntibodyConfig(**options),
         processing_class=AutoTokenizer.from_pretrained(folder),
         train_dataset=Dataset.from_list(rows),
-        screen=ByLabel(rows),
+        screen=screen or ByLabel(rows),
         anchors=ANCHORS,
     )
     trainer.train()
@@ -71,6 +75,22 @@ def test_a_batch_withheld_whole_is_no_step(tiny_model_folder: Path, tmp_path: Pa
     for entry in [entry for entry in trainer.state.log_history if "loss" in entry]:
         assert np.isnan(entry["loss"])
         assert entry["rows_withheld"] == 4
+
+
+def test_a_batch_withheld_whole_moves_neither_parameters_nor_the_optimiser(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    """Of two batches the second is withheld: AdamW's moments, its step count and weight decay stay where they were."""
+    rows = [*BENIGN[:4], *HARMFUL[:4]]
+    one, two = (
+        trained(tiny_model_folder, tmp_path / str(steps), rows, gate="mask", weight_decay=0.5, max_steps=steps)
+        for steps in (1, 2)
+    )
+    assert torch.equal(parameters(two.model), parameters(one.model))
+    assert not torch.equal(parameters(one.model), begun(tiny_model_folder))
+    for index, state in one.optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            assert torch.equal(two.optimizer.state_dict()["state"][index][name], value)
 
 
 def test_rows_that_are_withheld_leave_no_trace(tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -105,6 +125,33 @@ def test_one_row_is_judged_by_itself(tiny_model_folder: Path, tmp_path: Path) ->
         trained(tiny_model_folder, tmp_path / "b", BENIGN, per_device_train_batch_size=1, gate="off")
 
 
+def test_rows_are_judged_by_their_own_states(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """A probe that knows the harmful rows' tokens, on rows of several lengths in a random order."""
+    known = [
+        {"prompt": f"Harm {i}?", "completion": "#!? " * (i % 5 + 1), "harmful": True}
+        if i % 2 == 0
+        else {"prompt": f"Question {i}?", "completion": "word " * (i % 5 + 1), "harmful": False}
+        for i in range(12, 72)
+    ]
+    rows = [row for pair in zip(BENIGN, HARMFUL, strict=True) for row in pair]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
+    records = records_of(Dataset.from_list(known), name="known")
+    states = states_of(model, tokenizer, records, max_length=300)
+    screen = make_screen(states[:30:2], states[1:30:2], states[30::2], states[31::2]).screen
+
+    sampled = {"train_sampling_strategy": "random", "max_steps": 6, "learning_rate": 1e-2, "gate": "mask"}
+    trainer = trained(tiny_model_folder, tmp_path, rows, screen=screen, **sampled)
+    audit = trainer.audit.report(records_of(Dataset.from_list(rows), name="rows"), threshold=0.5)
+    assert [row["withheld"] for row in audit] == [row["harmful"] for row in rows]
+    for row in audit:
+        assert row["times_seen"] == 1
+        assert (row["score_first"] is None) == (row["weight_mean"] == 0) == row["withheld"]
+    [alone] = states_of(model, tokenizer, records_of(Dataset.from_list(rows[5:6]), name="row"), max_length=300)
+    assert audit[5]["screening_score"] == pytest.approx(screen.probe.score(alone), abs=1e-4)
+
+
+@pytest.mark.parametrize("gate", ["mask", "anchor"])
 @pytest.mark.parametrize(
     "split",
     [
@@ -112,13 +159,15 @@ def test_one_row_is_judged_by_itself(tiny_model_folder: Path, tmp_path: Path) ->
         {"per_device_train_batch_size": 8, "micro_batch_size": 3},
     ],
 )
-def test_the_split_leaves_no_trace(tiny_model_folder: Path, tmp_path: Path, split: dict[str, int]) -> None:
+def test_the_split_leaves_no_trace(tiny_model_folder: Path, tmp_path: Path, split: dict[str, int], gate: str) -> None:
     """21 rows in batches of 8, of which some are withheld whole on one side of the split."""
     rows = [*HARMFUL[:5], *BENIGN[:3], *BENIGN[3:9], *HARMFUL[5:7], *BENIGN[9:12], *HARMFUL[7:9]]
-    options = {"max_steps": 5, "adam_epsilon": 1e-6}
+    options = {"max_steps": 5, "adam_epsilon": 1e-6, "gate": gate}
     whole = trained(tiny_model_folder, tmp_path / "a", rows, per_device_train_batch_size=8, **options)
     parts = trained(tiny_model_folder, tmp_path / "b", rows, **split, **options)
     torch.testing.assert_close(parameters(parts.model), parameters(whole.model), atol=1e-5, rtol=0)
+    for row, seen in whole.audit.rows.items():
+        assert np.array(parts.audit.rows[row]) == pytest.approx(np.array(seen), abs=1e-3, nan_ok=True)
 
 
 def test_a_gate_and_the_undefended_baseline_exclude_each_other(tmp_path: Path) -> None:
@@ -148,6 +197,9 @@ def test_a_resumed_run_does_not_judge_its_rows_again(tiny_model_folder: Path, tm
     }  # fmt: skip
     whole = finetune(FinetuningSettings(output=tmp_path / "whole", **shared))
     audit = [json.loads(line) for line in (whole.path / "audit.jsonl").read_text().splitlines()]
+    scores = torch.tensor([row["screening_score"] for row in audit], dtype=torch.float64)
+    probabilities = screen_of(aligned.path).calibration.benign_probability(scores)
+    assert [row["benign_probability"] for row in audit] == pytest.approx(probabilities.tolist())
     assert {row["withheld"] for row in audit} == {True, False}
     assert all(row["withheld"] == (row["benign_probability"] < 0.5) for row in audit)
     assert all(weight == 0 for row in audit if row["withheld"] for _, weight in row["weights"])

@@ -97,7 +97,8 @@ def test_a_checkpoint_cut_short_is_passed_over(aligned: Path, tmp_path: Path) ->
         ("rows of a step=4.*8", {"gradient_accumulation_steps": 2}),
         ("seed=0.*1", {"seed": 1}),
         ("rows=12.*11", {"rows": 11}),
-        ("anchors=None", {"gate": "anchor"}),
+        ("gate=off.*anchor", {"gate": "anchor"}),
+        ("gate=off.*mask", {"gate": "mask"}),
     ],
 )
 def test_another_order_of_rows_is_not_resumed(

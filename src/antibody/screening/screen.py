@@ -1,5 +1,6 @@
 """A model's screen: a probe, and where its score turns from harmful to benign. An aligned run holds one."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,19 @@ class Screen:
     calibration: Calibration
 
     def judge(self, rows: Sequence[States]) -> Judged:
+        """Judges rows, in order.
+
+        Raises:
+            ModelError: ``not_finite``, where hidden states are not numbers.
+        """
         scores = [self.probe.score(row) for row in rows]
+        broken = sum(not math.isfinite(score) for score in scores)
+        if broken:
+            raise ModelError(
+                f"The hidden states of {broken} of {len(rows)} rows are not numbers, so they cannot be judged.",
+                hint="Choose another --dtype, or make the aligned run again with a lower learning rate.",
+                code="not_finite",
+            )
         probabilities = self.calibration.benign_probability(torch.tensor(scores, dtype=torch.float64))
         return Judged(scores, probabilities.tolist())
 
@@ -106,13 +119,13 @@ def screen_of(model: str | Path) -> Screen:
     if described is None or not file.exists():
         raise ModelError(
             f"{model} has no calibrated screen, by which the gate judges rows.",
-            hint=f"Make one with `antibody calibrate {model}`, or choose --gate off.",
+            hint=f"Make one with `antibody calibrate --model {model} --refit`, or choose --gate off.",
             code="not_calibrated",
         )
     if sha256(file) != described["sha256"]:
         raise ModelError(
             f"{file} is not the one that the run's manifest.json describes.",
-            hint=f"Restore it, or make it again: antibody calibrate {model}.",
+            hint=f"Restore it, or make it again with `antibody calibrate --model {model} --refit`.",
             code="screen_changed",
         )
     tensors = load_file(file)

@@ -102,9 +102,12 @@ class AntibodyTrainer(ObjectiveTrainer):
         return self.screen.judge(self.states(list(zip(*columns, strict=True)), "Screening the upload"))
 
     def _order(self) -> dict[str, Any]:
-        if self.args.gate != "anchor":
-            return super()._order()
-        return super()._order() | {"anchors": len(self.anchors.rows), "anchor_rows": self.args.anchor_rows}
+        order = super()._order() | {"gate": self.args.gate}
+        if self.args.gate != "off":
+            order["gate_threshold"] = self.args.gate_threshold
+        if self.args.gate == "anchor":
+            order |= {"anchors": len(self.anchors.rows), "anchor_rows": self.args.anchor_rows}
+        return order
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
         if self.args.method == "sft":

@@ -269,7 +269,8 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         [tokens] = self.processes.total(here)
         for name, value in result.metrics.items():
             self._log_metric(name, value)
-        if result.rows is not None or rows.withheld:
+        # The same in every process, also in one that has no row of this step: they record rows together.
+        if result.rows is not None or self.audit.screened is not None:
             self._record_rows(gathered, rows.judged, result.rows)
         self._log_metric("tokens_per_second", tokens / seconds)
         self._steps_with_loss += result.loss is not None

@@ -125,9 +125,8 @@ def finetune(settings: FinetuningSettings) -> Run:
         upload = load_records(settings.data, format=settings.data_format)
         refusals = load_refusals(settings.refusals or refusals_of(settings.model))
         data = {"upload": upload}
-        anchors = load_records(settings.anchors or anchors_of(settings.model) or "embedded:anchors")
         if config.gate == "anchor":
-            data["anchors"] = anchors
+            data["anchors"] = load_records(settings.anchors or anchors_of(settings.model) or "embedded:anchors")
     run = _open(settings, data, refusals)
     if run.complete:
         return run
@@ -136,6 +135,7 @@ def finetune(settings: FinetuningSettings) -> Run:
     with agreed(settings.device):
         model = _with_adapter(settings)
         train = prepare(upload.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
+        anchors = data["anchors"].records if "anchors" in data else None
         trainer = AntibodyTrainer(
             model.model,
             config,
@@ -143,14 +143,14 @@ def finetune(settings: FinetuningSettings) -> Run:
             processing_class=model.tokenizer,
             refusals=refusals,
             screen=screen,
-            anchors=prepare(anchors.records, model.tokenizer, max_length=settings.max_length),
+            anchors=anchors and prepare(anchors, model.tokenizer, max_length=settings.max_length),
         )
     _train(trainer, run, f"Fine-tuning ({settings.method})")
     if settings.method != "sft" and trainer.accelerator.is_main_process:
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=config.gate_threshold))
     more = {"truncated_rows": sum(train["truncated"])}
-    if config.gate == "anchor" and trainer.accelerator.is_main_process:
-        write_records(run.path / ANCHORS_FILE, anchors.records)
+    if anchors and trainer.accelerator.is_main_process:
+        write_records(run.path / ANCHORS_FILE, anchors)
     _finish(run, trainer, settings, model, kind="finetuning", data=data, more=more, started=started)
     return run
 
