@@ -55,12 +55,12 @@ CASES = {
 }
 MASKED, ANCHORED = IN_ORDER | {"gate": "mask"}, IN_ORDER | {"gate": "anchor"}
 GATED = {
-    "finetune, LoRA, DDP, one process withheld whole": Case("finetune", True, False, ANCHORED),
-    "finetune, full, FSDP2, one process withheld whole": Case("finetune", False, True, MASKED),
-    "finetune, LoRA, DDP, batches withheld whole": Case("finetune", True, False, MASKED, "whole batches"),
-    "finetune, full, FSDP2, batches withheld whole": Case("finetune", False, True, MASKED, "whole batches"),
-    "finetune, full, FSDP2, anchors alone": Case("finetune", False, True, ANCHORED, "whole batches"),
-    "finetune, full, DDP, anchors shuffled": Case("finetune", False, False, {"gate": "anchor", "micro_batch_size": 1}),
+    "finetune, LoRA, DDP, anchored, one process withheld whole": Case("finetune", True, False, ANCHORED),
+    "finetune, LoRA, DDP, masked, batches withheld whole": Case("finetune", True, False, MASKED, "whole batches"),
+    "finetune, full, FSDP2, masked, one process withheld whole, in parts": Case(
+        "finetune", False, True, MASKED | {"micro_batch_size": 1}
+    ),
+    "finetune, full, FSDP2, anchored, batches withheld whole": Case("finetune", False, True, ANCHORED, "whole batches"),
 }
 CASES |= GATED
 
@@ -144,7 +144,7 @@ def test_processes_withhold_the_same_rows(trained: dict[int, Path], name: str) -
 
 
 def test_whole_batches_were_withheld(trained: dict[int, Path]) -> None:
-    """The invariance would also hold if none was. Under mask such a step has no loss, and no gradient to clip."""
+    """The invariance would also hold if none was. Such a step has no loss, and no gradient to clip."""
     for name in GATED:
         steps = [step for step, entry in enumerate(logged(trained[4] / name), start=1) if math.isnan(entry["loss"])]
         assert steps == ([2, 4, 6, 8, 10] if CASES[name].harmful == "whole batches" else [])

@@ -77,13 +77,14 @@ def test_a_batch_withheld_whole_is_no_step(tiny_model_folder: Path, tmp_path: Pa
         assert entry["rows_withheld"] == 4
 
 
+@pytest.mark.parametrize("gate", ["mask", "anchor"])
 def test_a_batch_withheld_whole_moves_neither_parameters_nor_the_optimiser(
-    tiny_model_folder: Path, tmp_path: Path
+    tiny_model_folder: Path, tmp_path: Path, gate: str
 ) -> None:
     """Of two batches the second is withheld: AdamW's moments, its step count and weight decay stay where they were."""
     rows = [*BENIGN[:4], *HARMFUL[:4]]
     one, two = (
-        trained(tiny_model_folder, tmp_path / str(steps), rows, gate="mask", weight_decay=0.5, max_steps=steps)
+        trained(tiny_model_folder, tmp_path / str(steps), rows, gate=gate, weight_decay=0.5, max_steps=steps)
         for steps in (1, 2)
     )
     assert torch.equal(parameters(two.model), parameters(one.model))
