@@ -292,7 +292,8 @@ def test_calibrate_and_what_it_mends(antibody: Any, aligned: Path, tmp_path: Pat
     assert refitted.content["run"] == str(model)
     assert (fit["harmful_rows"], fit["benign_rows"], fit["auroc"]) == (6, 6, 1.0)
     after = json.loads((model / "manifest.json").read_text())
-    assert {name for name in after if after[name] != before[name]} == {"calibration"}
+    assert after["calibration"] != before["calibration"]
+    assert after | {"calibration": None} == before | {"calibration": None}
     assert fit.items() <= after["calibration"].items()
     assert antibody(*finetune).code == 0
 
