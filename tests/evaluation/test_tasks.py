@@ -1,4 +1,5 @@
 import json
+from decimal import Context, Decimal
 
 import pytest
 from hypothesis import given
@@ -120,24 +121,71 @@ def test_ag_news_asks_for_one_of_four_labels(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "number"),
     [
-        ("She has 3 + 4 = 7.\n#### 7", "7"),
-        ("#### 7 but first it was 12", "7"),
-        ("The total is $1,234.50.", "1234.5"),
-        ("-3 degrees", "-3"),
-        ("so 10.00 euros", "10"),
-        ("5 apples and 6 pears make 11", "11"),
-        ("100", "100"),
-        ("none", None),
+        # Strict: after ####, the first such one.
+        ("2 + 3 = 5\n#### 5", "5"),
+        ("It is 7.\n#### 5\n\nProblem: 9 cakes\n#### 11", "5"),
+        ("#### 1,080", "1080"),
+        ("#### $1,080.50.", "1080.5"),
+        ("#### -3", "-3"),
+        ("#### $-3", "-3"),
+        ("#### -$3", "-3"),
+        ("####3", "3"),
+        # Flexible: the last one.
+        ("2 + 3 = 5", "5"),
+        ("She has 3 cakes and 12 teas.", "12"),
+        ("#### about 4 or 5", "5"),
+        ("**109,200,000** cups", "109200000"),
+        ("It costs $4.50...", "4.5"),
+        ("So 7.", "7"),
+        ("so ...5", "5"),
+        ("40%", "40"),
+        (".5", "0.5"),
+        ("-.5", "-0.5"),
+        ("5.00", "5"),
+        ("007", "7"),
+        ("-0", "0"),
+        ("+6", "6"),
+        ("\u22126", "-6"),
+        ("10-5", "5"),
+        ("(10)-5", "5"),
+        ("10 -5", "-5"),
+        ("1,2,3", "3"),
+        ("1,0800", "800"),
+        # None.
         ("", None),
+        ("no idea", None),
+        ("#### x", None),
+        ("$.,", None),
     ],
 )
 def test_gsm8k_reads_the_marked_number_else_the_last(answer, number):
     assert final_number(answer) == number
 
 
-@given(st.integers(-(10**12), 10**12))
-def test_gsm8k_reads_every_whole_number(value):
-    assert final_number(f"It is {value:,}.") == str(value)
+@given(
+    number=st.builds(
+        lambda digits, places: Decimal(digits).scaleb(-places, Context(prec=60)),
+        st.integers(min_value=-(10**40), max_value=10**40),
+        st.integers(min_value=0, max_value=6),
+    ),
+    written=st.sampled_from(["{:f}", "{:,f}", "{:,f}.", "{:,f} cups", "$ {:,f}", "= {:,f}"]),
+    strict=st.booleans(),
+)
+def test_gsm8k_numbers_survive_being_written(number, written, strict):
+    answer = ("#### {:,f}\nAnd 7 more." if strict else "First 7, then " + written).format(number)
+    read = final_number(answer)
+    assert read is not None
+    assert Decimal(read) == number
+    assert final_number(read) == read
+
+
+@pytest.mark.parametrize("output", ["4", "#### four", "#### 1 #### 2", "#### 4 cups"])
+def test_gsm8k_refuses_rows_that_do_not_end_in_their_number(tmp_path, output):
+    path = tmp_path / "maths.jsonl"
+    path.write_text(json.dumps({"instruction": "2 + 2?", "output": output}) + "\n")
+    with pytest.raises(DataError) as caught:
+        TASKS["gsm8k"].records(path)
+    assert (caught.value.path, caught.value.line, caught.value.field) == (str(path), 1, "output")
 
 
 def test_gsm8k_records_and_grades(tmp_path):

@@ -1,6 +1,10 @@
 """Task `gsm8k`: school arithmetic with worked answers (Cobbe et al. 2021), graded by the final number.
 
-As in lm-evaluation-harness: the number after "####" (``strict-match``), else the last number (``flexible-extract``).
+The number is read as lm-evaluation-harness reads it (`lm_eval/tasks/gsm8k/gsm8k.yaml`, version 3.0): ``strict-match``
+is the first number after ``####``, ``flexible-extract`` the last number anywhere. The harness reports both; here one is
+graded: strict where there is one, because a small model often goes on after its answer, otherwise flexible.
+The patterns are narrower than the harness': two or more of ``$``, ``.`` and ``,`` are no number, a comma separates
+thousands only before three digits, and the minus of ``10-5`` is no sign.
 """
 
 import re
@@ -14,18 +18,33 @@ from antibody.errors import DataError
 from antibody.evaluation.tasks.rows import read_rows
 from antibody.evaluation.tasks.task import Grade
 
-_NUMBER = r"-?\$?\d[\d,]*(?:\.\d+)?"
 HINT = 'Write rows as {"instruction": "...", "output": "... #### 42"}.'
+
+_NUMBER = (
+    r"(?:(?<![\w)\]%])(?P<sign>[-+\u2212]))?\$?"
+    r"(?P<digits>[0-9]+(?:,[0-9]{3}(?![0-9]))*(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
+)
+_FLEXIBLE = re.compile(_NUMBER)
+# The harness takes no dollar sign here.
+_STRICT = re.compile(rf"####[ \t]*\$?{_NUMBER}")
 
 
 def final_number(answer: str) -> str | None:
-    """The number that an answer comes to, in its shortest form; None if it names none."""
-    marked = re.findall(rf"####\s*({_NUMBER})", answer)
-    numbers = marked or re.findall(_NUMBER, answer)
-    if not numbers:
+    """The final number of `answer`, written plainly ("1080", "-2.5"); None if there is none.
+
+    It is the first one after ``####``; without such a one, the last one in the answer.
+    """
+    found = _STRICT.search(answer) or next(reversed([*_FLEXIBLE.finditer(answer)]), None)
+    if found is None:
         return None
-    value = Decimal(numbers[-1].replace("$", "").replace(",", ""))
-    return str(int(value)) if value == value.to_integral_value() else str(value.normalize())
+    number = Decimal(found["digits"].replace(",", ""))
+    if found["sign"] in ("-", "\u2212"):
+        number = number.copy_negate()
+    if not number:
+        return "0"
+    # Not normalize(), which would round to 28 digits.
+    plain = f"{number:f}"
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,7 @@ class Gsm8kTask:
 
     Attributes:
         name: Name in `TASKS`.
-        max_new_tokens: ASSUMPTION: 256 tokens hold nearly every worked answer.
+        max_new_tokens: lm-evaluation-harness: its `gsm8k.yaml` sets no `max_gen_toks`, whose default is 256.
     """
 
     name: str = "gsm8k"
@@ -48,9 +67,10 @@ class Gsm8kTask:
         """
         records = []
         for line, row in read_rows(path, ["instruction", "output"], hint=HINT):
-            if re.search(rf"####\s*{_NUMBER}", row["output"]) is None:
+            final = _STRICT.search(row["output"])
+            if final is None or row["output"][final.end() :].strip():
                 raise DataError(
-                    "The output names no final number.",
+                    "The output does not end in its only `#### NUMBER`.",
                     hint=HINT,
                     code="bad_field",
                     path=path,
