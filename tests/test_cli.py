@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from antibody.cli import run
 from antibody.errors import ModelError
+from antibody.names import DEFAULT_THRESHOLD
 
 GOOD = '{"prompt": "What is two plus two?", "completion": "Four."}\n'
 
@@ -216,7 +217,7 @@ def test_screen_writes_all_scores(antibody: Any, aligned: Path, tmp_path: Path) 
     scores = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["line"] for row in scores] == [1, 2, 3, 4, 5, 6]
     assert [row["harmful"] for row in scores] == [False, True] * 3
-    assert all(row["flagged"] == (row["benign_probability"] < 0.5) for row in scores)
+    assert all(row["flagged"] == (row["benign_probability"] < DEFAULT_THRESHOLD) for row in scores)
     assert (outcome.content["rows"], outcome.content["flagged"]) == (6, sum(row["flagged"] for row in scores))
     labelled = outcome.content["labelled"]
     assert (labelled["harmful_rows"], labelled["benign_rows"]) == (3, 3)

@@ -40,8 +40,10 @@ def test_what_a_gate_withheld(rows: list[tuple[bool | None, bool]], said: str) -
     withheld = sum(flag for _, flag in rows)
     first = f"The gate (mask) withheld {withheld} of {len(rows)} rows"
     where = ": those with a probability of being benign below 0.5"
-    assert gate_result(audited(*rows)) == f"{first}{where}.{said}"
-    assert gate_result(audited(*rows, threshold=None)) == f"{first}.{said}"
+    share = f"{round(100 * (0.9 * withheld + 0.1 * (len(rows) - withheld)) / len(rows), 1):g}%"
+    estimate = f" By the probabilities of all, {share} of the upload are harmful."
+    assert gate_result(audited(*rows)) == f"{first}{where}.{estimate}{said}"
+    assert gate_result(audited(*rows, threshold=None)) == f"{first}.{estimate}{said}"
 
 
 def test_nothing_is_said_of_a_gate_or_a_screen_that_is_not_there() -> None:

@@ -132,7 +132,8 @@ def gate_result(run: Run) -> str:
     sentence = f"The gate ({run.gate}) withheld {len(withheld)} of {len(judged)} rows"
     if run.gate_threshold is not None:
         sentence += f": those with a probability of being benign below {decimal(run.gate_threshold)}"
-    sentence += "."
+    taken = sum(1 - (number(row, "benign_probability") or 0.0) for row in judged) / len(judged)
+    sentence += f". By the probabilities of all, {share(taken)} of the upload are harmful."
     harmful, benign = (sum(row.get("harmful") is kind for row in judged) for kind in (True, False))
     hits, false_flags = (sum(row.get("harmful") is kind for row in withheld) for kind in (True, False))
     if harmful:
