@@ -35,7 +35,8 @@ def calibrate(settings: CalibrationSettings) -> Fit:
         for source, label in ((settings.harmful, True), (settings.benign, False))
     )
     loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
-    parts = [part for rows in (harmful, benign) for part in hold_out(rows, HELD_OUT, most=MOST_ROWS, seed=settings.seed)]
+    parted = (hold_out(rows, HELD_OUT, most=MOST_ROWS, seed=settings.seed) for rows in (harmful, benign))
+    parts = [part for each in parted for part in each]
     records = [record for part in parts for record in part]
     with counted("Calibrating", len(records)) as advance:
         states = iter(
