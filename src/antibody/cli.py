@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from antibody.benchmarks.speed.settings import SpeedSettings
+from antibody.cli_judge import judge
 from antibody.errors import AntibodyError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.failures import machine_failures
@@ -33,6 +34,8 @@ app = App(
     # It would end the process before we say how to go on.
     suppress_keyboard_interrupt=False,
 )
+
+app.command(judge)
 
 Flat = Parameter(name="*")
 DEFAULT_SPEED = SpeedSettings()
