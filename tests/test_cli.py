@@ -456,6 +456,7 @@ def test_help_names_every_command(antibody: Any) -> None:
         "screen",
         "calibrate",
         "attack",
+        "judges",
         "chat",
         "report",
         "demo",

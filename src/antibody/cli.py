@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from antibody.benchmarks.speed.settings import SpeedSettings
-from antibody.cli_judge import judge
+from antibody.cli_judges import judges
 from antibody.errors import AntibodyError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.failures import machine_failures
@@ -35,7 +35,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-app.command(judge)
+app.command(judges)
 
 Flat = Parameter(name="*")
 DEFAULT_SPEED = SpeedSettings()

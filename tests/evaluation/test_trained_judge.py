@@ -83,7 +83,7 @@ def test_weights_that_were_changed_are_refused(folder, tmp_path):
 
 def test_a_folder_without_a_judge_says_how_to_make_one(tmp_path):
     for argument in ("trained", f"trained:{tmp_path}"):
-        with pytest.raises(UsageError, match="antibody judge fit"):
+        with pytest.raises(UsageError, match="antibody judges fit"):
             make_judge(argument)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from antibody.data.records import Record
+from antibody.errors import DataError
 from antibody.evaluation.judges.judge import Judge, Judgement, Verdict
 from antibody.evaluation.measures import percent
 
@@ -71,8 +72,17 @@ def measure_agreement(judge: Judge, records: Sequence[Record], refusals: Sequenc
         judge: Who is measured.
         records: Rows with their labels; those without one are left out.
         refusals: Refusals, taken in turn as answers to the harmful rows' prompts: none of them is harmful.
+
+    Raises:
+        DataError: No row has a label.
     """
     labelled = [record for record in records if record.harmful is not None]
+    if not labelled:
+        raise DataError(
+            "No row says whether its answer is harmful, so there is nothing to agree with.",
+            hint="Give rows labelled by `harmful` or `is_safe`.",
+            code="no_labels",
+        )
     started = time.perf_counter()
     given = judge.judge([record.request for record in labelled], [record.response for record in labelled])
     seconds = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Judge `trained:FOLDER`: fitted by `antibody judge fit` to rows that people labelled, harmful or safe.
+"""Judge `trained:FOLDER`: fitted by `antibody judges fit` to rows that people labelled, harmful or safe.
 
     s = ⟨w_x, h_x⟩ + ⟨w_y, mean of h over the answer⟩ + b
 
@@ -55,7 +55,7 @@ class TrainedJudge:
     """Judges by what was fitted. The language model is loaded at the first answer.
 
     Args:
-        folder: What `antibody judge fit` wrote.
+        folder: What `antibody judges fit` wrote.
 
     Raises:
         UsageError: No folder was named, or it holds no judge.
@@ -66,7 +66,7 @@ class TrainedJudge:
         if not folder or not (Path(folder) / SETTINGS).is_file():
             raise UsageError(
                 f"There is no fitted judge in {folder!r}." if folder else "The judge `trained` needs a folder.",
-                hint="Make one with `antibody judge fit --data FILE --output FOLDER`, then use trained:FOLDER.",
+                hint="Make one with `antibody judges fit --data FILE --output FOLDER`, then use trained:FOLDER.",
                 code="no_judge",
             )
         self.name = f"trained:{folder}"

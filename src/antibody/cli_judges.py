@@ -1,4 +1,4 @@
-"""``antibody judge``: fit a judge of answers, and measure one against people's labels."""
+"""``antibody judges``: fit a judge of answers, and measure one against people's labels."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,13 @@ from rich.table import Table
 from antibody.files import to_json
 from antibody.names import BUNDLED_NAME, Dtype
 
-judge = App(name="judge", help="Fit a judge of answers to harmful prompts, or measure one against people's labels.")
+# Not `judge`, which is an option: a key of a --config file must not name a command.
+judges = App(name="judges", help="Fit a judge of answers to harmful prompts, or measure one against people's labels.")
 
 Json = Annotated[bool, Parameter(help="Print one JSON object on standard output.", negative="")]
 
 
-@judge.command
+@judges.command
 def fit(
     *,
     data: str,
@@ -60,7 +61,7 @@ def fit(
         )
 
 
-@judge.command
+@judges.command
 def measure(
     *, judge: str, data: str, refusals: str | None = None, limit: int | None = None, json: Json = False
 ) -> None:
