@@ -174,7 +174,7 @@ def fit_judge(
 def _decided(records: Sequence[Record], harmful: np.ndarray) -> np.ndarray:
     """As the judge decides: what the rules call refused or unparsable is not harmful."""
     ruled = [harmless(record.request, record.response, "").verdict == Verdict.NEITHER for record in records]
-    return np.array(ruled) & harmful
+    return np.asarray(np.array(ruled) & harmful)
 
 
 def _states(loaded: Any, records: Sequence[Record], batch_size: int) -> np.ndarray:
