@@ -5,7 +5,6 @@ from typing import Literal
 BUNDLED_NAME = "smollm2-135m"
 BUNDLED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
-Method = Literal["antibody", "sft"]
 Rule = Literal["cosine", "kkt", "constant"]
 Score = Literal["mean", "sum"]
 Gate = Literal["off", "mask", "anchor"]

@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from antibody.objectives.likelihood import compared_likelihoods, model_likelihoods
+from antibody.objectives.likelihood import compared_likelihoods, model_likelihoods, model_token_likelihoods
 from antibody.objectives.processes import Processes
-from antibody.objectives.step import Batch, RowLikelihoods
+from antibody.objectives.step import Batch, LayerStates, RowLikelihoods, TokenLikelihoods
+from antibody.training.blocks import attended, by_layer
 
 
 class ModelStep:
@@ -52,6 +53,18 @@ class ModelStep:
     def compared(self, rows: Batch, refusals: Batch) -> tuple[RowLikelihoods, RowLikelihoods]:
         with self.autocast():
             return compared_likelihoods(self.model, rows, refusals)
+
+    def token_likelihoods(self, batch: Batch) -> TokenLikelihoods:
+        with self.autocast():
+            return model_token_likelihoods(self.model, batch)
+
+    def attended(self, batch: Batch, shifts: Sequence[Tensor] | None = None) -> tuple[RowLikelihoods, Sequence[Tensor]]:
+        with self.autocast():
+            return attended(self.model, batch, shifts)
+
+    def by_layer(self, batch: Batch) -> LayerStates:
+        with self.autocast():
+            return by_layer(self.model, batch)
 
     def backward(self, loss: Tensor) -> None:
         (loss * self.gradient_factor).backward()  # type: ignore[no-untyped-call]
