@@ -53,11 +53,12 @@ DEFENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "antibody": ("antibody", {}),
     "published": ("antibody", {"gate": "off", "tau": 1.0}),
     "booster": ("booster", {"method": "sft"}),
+    "lisa": ("sft", {"method": "lisa"}),
     "sft": ("sft", {"method": "sft"}),
 }
 ALIGNMENTS: dict[str, dict[str, Any]] = {
-    "antibody": {},
-    "booster": {"rule": "constant", "lambda_refusal": 0.0},
+    "antibody": {"lambda_refusal": 0.1},
+    "booster": {"method": "booster"},
     "sft": {},
 }
 
@@ -175,7 +176,7 @@ def align_all(data: Data, output: Path, alignment: str, seed: int) -> Path:
     align(AlignmentSettings(model=str(refusing), output=allowing, seed=1, **allow))
     align(AlignmentSettings(model=str(allowing), output=more, seed=1, **allow | {"benign_ratio": 0.8}))
     if alignment != "sft":
-        options = {"lambda_refusal": 0.1, "benign_ratio": 0.75, "steps": 30, "batch_size": 8} | ALIGNMENTS[alignment]
+        options = {"benign_ratio": 0.75, "steps": 30, "batch_size": 8} | ALIGNMENTS[alignment]
         align(AlignmentSettings(model=str(more), output=flat, seed=seed, **shared | benign | options))
         more = flat
     align(AlignmentSettings(model=str(more), output=run, seed=seed + 1, **allow))

@@ -4,8 +4,8 @@
     ∇L  = −Σ_i Σ_t w_t ∇log π_θ(y_t|x, y_<t) / Σ_i N_i    w_t = 2 (1 − σ(β_t Δ_t))
 
 At the aligned model every w_t is 1, which is plain SFT. Where a token has become likelier than it was there, its w_t
-falls towards 0, the faster the larger β_t is: what the first tokens may gain is bounded. w_t is at least 1e-3, as in the
-published code (appendix D.2 for the gradient).
+falls towards 0, the faster the larger β_t is: what the first tokens may gain is bounded. w_t is at least 1e-3, as in
+the published code (appendix D.2 for the gradient).
 
 π_aligned is the model that training began with: its trainable parameters are kept, and each step reads its rows with
 them first. That is one more forward pass, and right for any order of rows.

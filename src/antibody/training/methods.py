@@ -54,6 +54,7 @@ class Method:
         rows: Takes the upload and what is `Provided`, and gives the rows to train on; its keyword arguments are options
             too. None leaves the upload as it is.
         reads_anchors: Whether ``rows`` reads the anchors.
+        drops: Whether ``rows`` drops some, which an audit then names.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Method:
     build: Callable[..., Objective]
     rows: Callable[..., list[Record]] | None = None
     reads_anchors: bool = False
+    drops: bool = False
 
     @property
     def options(self) -> dict[str, Option]:
@@ -103,7 +105,7 @@ FINETUNINGS: dict[str, Method] = {
     "lisa": Method("Lisa", "arXiv 2405.18641", Lisa),
     "safeinstr": Method("SafeInstr", "arXiv 2309.07875", plain_finetuning, with_safety_rows, reads_anchors=True),
     "constrained_sft": Method("Constrained SFT", "arXiv 2406.05946", ConstrainedSFT),
-    "moderation": Method("Moderation", "a frozen detector", plain_finetuning, moderated),
+    "moderation": Method("Moderation", "a frozen detector", plain_finetuning, moderated, drops=True),
     "sft": Method("SFT", "", plain_finetuning),
 }
 

@@ -235,7 +235,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 code="diverged",
             )
         seconds = time.perf_counter() - started
-        here = sum(int(piece["attention_mask"].sum()) for pieces in rows.batches.values() for piece in pieces)
+        here = sum(int(piece["attention_mask"].sum()) for name in step.read for piece in rows.batches[name])
         [tokens] = self.processes.total(here)
         for name, value in result.metrics.items():
             self._log_metric(name, value)

@@ -124,7 +124,7 @@ class TrainingSettings:
     def to_config(self) -> dict[str, Any]:
         """What is needed to repeat the run: everything but where it is and how it was begun."""
         config = asdict(self)
-        for name in ("output", "resume", "force"):
+        for name in ("output", "resume", "force", *(() if self.options else ("options",))):
             del config[name]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
 

@@ -156,6 +156,8 @@ def finetune(settings: FinetuningSettings) -> Run:
     if objective.judges and trainer.accelerator.is_main_process:
         threshold = config.gate_threshold or DEFAULT_THRESHOLD
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=threshold))
+    if method.drops and trainer.accelerator.is_main_process:
+        write_jsonl(run.path / "audit.jsonl", trainer.audit.report_dropped(upload.records, records))
     more = {"truncated_rows": sum(train["truncated"])}
     if anchors and trainer.accelerator.is_main_process:
         write_records(run.path / ANCHORS_FILE, anchors)

@@ -40,10 +40,13 @@ class ModelStep:
         self.batches = batches
         self.withheld = withheld
         self.autocast = autocast
+        # The batches that the objective asked for.
+        self.read: set[str] = set()
         # FSDP2 averages gradients over the processes, where an objective wants their sum.
         self.gradient_factor = processes.count if isinstance(parameters[0], DTensor) else 1
 
     def micro_batches(self, name: str) -> Sequence[Batch]:
+        self.read.add(name)
         return self.batches[name]
 
     def likelihoods(self, batch: Batch) -> RowLikelihoods:
