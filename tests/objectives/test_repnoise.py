@@ -94,6 +94,7 @@ def test_noise_stands_at_the_response_alone_and_does_not_depend_on_the_rows_orde
 def test_the_distance_is_zero_from_itself_and_grows() -> None:
     first = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert squared_mmd(first, first).item() == pytest.approx(0, abs=1e-12)
+    assert squared_mmd(0 * first, 0 * first).item() == 0
     assert squared_mmd(first, first + 3).item() > squared_mmd(first, first + 0.5).item() > 0
 
 

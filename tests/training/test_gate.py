@@ -175,7 +175,7 @@ def test_the_split_leaves_no_trace(tiny_model_folder: Path, tmp_path: Path, spli
 
 
 def test_a_gate_and_the_undefended_baseline_exclude_each_other(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="undefended baseline"):
+    with pytest.raises(UsageError, match="takes no gate"):
         AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, method="sft", gate="mask")
     assert AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, method="sft").gate == "off"
     for option in ({"gate_threshold": 0.0}, {"gate_threshold": 1.5}, {"anchor_floor": 0.0}, {"anchor_rows": 0}):

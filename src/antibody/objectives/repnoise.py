@@ -131,7 +131,7 @@ def squared_mmd(first: Tensor, second: Tensor) -> Tensor:
     distances = (squares.unsqueeze(0) + squares.unsqueeze(1) - 2 * rows @ rows.T).clamp(min=0)
     count, half = len(rows), len(first)
     # The kernel's width is a constant, as published.
-    mean = distances.detach().sum() / (count * count - count)
+    mean = (distances.detach().sum() / (count * count - count)).clamp(min=torch.finfo(rows.dtype).tiny)
     widths = [mean * FACTOR ** (index - WIDTHS // 2) for index in range(WIDTHS)]
     kernel = sum((torch.exp(-distances / width) for width in widths), start=torch.zeros_like(distances))
     within = kernel[:half, :half] + kernel[half:, half:]

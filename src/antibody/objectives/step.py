@@ -60,7 +60,7 @@ class LayerStates(NamedTuple):
 
     Attributes:
         hidden: For each layer ``[B, T, H]``, what its feed-forward block gives.
-        answered: ``[B, T]``, whether a response token stands there.
+        answered: ``[B, T]``, whether a response token stands there that is not the last.
         likelihoods: Of the responses, where the model's head reads them from each depth; the mean over the depths.
     """
 

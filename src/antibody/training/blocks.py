@@ -68,7 +68,8 @@ def by_layer(model: Any, batch: Batch) -> LayerStates:
     head = model.get_output_embeddings()
     below = [row_likelihoods(head(norm(depth)), targets).nll for depth in depths]
     nll = torch.stack([*below, last.nll]).mean(dim=0)
-    answered = batch["labels"][:, :-1] != IGNORED
+    # A row's last token predicts nothing, and is fed only where another row is longer.
+    answered = scored & (batch["labels"][:, :-1] != IGNORED)
     return LayerStates(hidden, answered, RowLikelihoods(nll, last.tokens))
 
 

@@ -65,10 +65,10 @@ class AntibodyTrainer(ObjectiveTrainer):
         logger.warning("No anchors: the embedded ones are used.")
         return load_records("embedded:anchors").records
 
-    def _trained_rows(self, records: list[Record]) -> list[Record]:
-        method = FINETUNINGS[self.args.method]
+    def _trained_rows(self, records: list[Record], args: AntibodyConfig) -> list[Record]:
+        method = FINETUNINGS[args.method]
         anchors = self._anchors() if method.reads_anchors else []
-        return method.trained_rows(records, Provided(anchors, self.refusals, self.args.seed), self.args.options)
+        return method.trained_rows(records, Provided(anchors, self.refusals, args.seed), args.options)
 
     def _refuse_what_breaks_the_method(self) -> None:
         super()._refuse_what_breaks_the_method()

@@ -166,10 +166,10 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             return dataset
         records = records_of(dataset, name=dataset_name)
         if dataset_name == "train":
-            records = self._trained_rows(records)
+            records = self._trained_rows(records, args)
         return self._prepared(records, args.max_length, refusals="refusals" in self.objective.batches)
 
-    def _trained_rows(self, records: list[Record]) -> list[Record]:
+    def _trained_rows(self, records: list[Record], args: Any) -> list[Record]:
         """What the method makes of the rows before training."""
         return records
 
