@@ -405,7 +405,7 @@ BAD_CONFIGS = {
     "a number as key": ("1: a\n", "does not map"),
     "unknown key": ("stepz: 1\n", "stepz"),
     "wrong type": ("steps: many\n", "steps"),
-    "wrong name": ("method: none\n", "method"),
+    "wrong name": ("preset: none\n", "preset"),
     "missing file": (None, "no file"),
 }
 
@@ -483,3 +483,30 @@ def test_an_interrupt_says_how_to_go_on(antibody: Any, tmp_path: Path, monkeypat
     outcome = antibody("attack", "mix", "--output", tmp_path / "upload.jsonl")
     assert outcome.code == 130
     assert "--resume" in outcome.err
+
+
+def test_a_baseline_of_each_stage_by_name(antibody: Any, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Options are given by name, and the config.yaml of a run repeats them."""
+    common = ["--steps", 2, "--batch-size", 4, "--max-length", 700]
+    vaccine = ["align", "--model", tiny_model_folder, "--method", "vaccine"]
+    outcome = antibody(*vaccine, "--options.rho", 3, "--output", tmp_path / "aligned", *common, "--json")
+    assert outcome.code == 0
+    assert outcome.content["manifest"]["method"] == "vaccine"
+    assert outcome.content["manifest"]["settings"]["rho"] == 3.0
+
+    lisa = ["finetune", "--model", tmp_path / "aligned", "--data", "embedded:upload@0.2", "--method", "lisa"]
+    outcome = antibody(*lisa, "--options.align-steps", 1, "--output", tmp_path / "user", *common, "--json")
+    assert outcome.code == 0
+    chosen = {"rho": 1.0, "align_steps": 1, "finetune_steps": 900}
+    assert outcome.content["manifest"]["settings"]["options"] == chosen
+    outcome = antibody(
+        "finetune", "--config", tmp_path / "user" / "config.yaml", "--output", tmp_path / "user", "--resume"
+    )
+    assert outcome.code == 0
+
+    outcome = antibody(*lisa, "--options.taste", 1, "--output", tmp_path / "no", *common, "--json")
+    assert outcome.code == 2
+    assert "taste" in outcome.content["error"]["message"]
+    outcome = antibody(*lisa[:-1], "liza", "--output", tmp_path / "no", *common, "--json")
+    assert outcome.code == 2
+    assert "lisa" in outcome.content["error"]["hint"]

@@ -289,6 +289,30 @@ def test_a_situation_that_would_change_a_method_is_refused(
         trainer._refuse_what_breaks_the_method()
 
 
+def test_the_example_of_the_docs_is_a_method(
+    tiny_model_folder: Path, aligned: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file and one line."""
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    monkeypatch.setitem(ALIGNMENTS, "ascent", ALIGNMENTS["sft"])
+    exec(compile(page.split("```python\n")[1].split("```")[0], "methods.md", "exec"), {})
+    settings = {"method": "ascent", "options": {"weight": 0.2}, **SHORT}
+    run = align(AlignmentSettings(model=str(tiny_model_folder), output=tmp_path / "run", **settings))
+    assert run.manifest()["settings"]["options"] == {"weight": 0.2}
+    assert not torch.allclose(adapter(run), adapter(aligned["sft"]), atol=1e-6)
+
+
+def test_the_docs_name_every_method_and_option() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    alignments, finetunings = page.split("| alignment |")[1].split("| fine-tuning |")
+    for methods, table in ((ALIGNMENTS, alignments), (FINETUNINGS, finetunings)):
+        for name, method in methods.items():
+            [line] = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
+            for option, value in method.options.items():
+                shown = f"{value:g}" if isinstance(value, int | float) else value or ""
+                assert f"`{option}` {shown}" in line
+
+
 def test_published_settings_are_the_defaults() -> None:
     """Sources: the modules' docstrings."""
     assert {name: options_of(ALIGNMENTS, name, {}) for name in ALIGNMENTS} == {

@@ -41,7 +41,8 @@ class TrainingSettings:
     Attributes:
         model: smollm2-135m, a Hub id, a local folder, or the directory of a run to go on from.
         output: The run directory to make.
-        method: antibody, sft for the undefended baseline, or another of docs/methods.md.
+        method: antibody, or a baseline: sft; in stage 1 booster, vaccine or repnoise; in stage 2 lisa, safeinstr,
+            constrained_sft or moderation.
         options: Options of the method by name, as in --options.rho 2; default: the published ones.
         preset: Adapter and training length: paper, small, or auto (small for the bundled model).
         steps: Optimiser steps; default from the preset.
