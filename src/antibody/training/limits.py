@@ -52,6 +52,20 @@ def refuse_situations(method: str, refused: Mapping[Situation, str], found: Mapp
             raise UsageError(f"method={method!r} cannot have {what}: {reason}.", hint=instead, code=situation)
 
 
+def refuse_auxiliary_loss(enabled: bool) -> None:
+    """Refuses a loss that `trl` would add.
+
+    Raises:
+        UsageError: ``option_refused``.
+    """
+    if enabled:
+        raise UsageError(
+            "The model adds a mixture-of-experts auxiliary loss, which the objective does not weigh.",
+            hint="Set router_aux_loss_coef=0.0.",
+            code="option_refused",
+        )
+
+
 def largest_dropout(model: nn.Module) -> float:
     """Of the model's modules and of its config."""
     config: Any = model.config

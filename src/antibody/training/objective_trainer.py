@@ -40,7 +40,13 @@ from antibody.training.audit import RowAudit
 from antibody.training.batches import SharedBatches, share_of
 from antibody.training.checkpoints import StateWriter, last_checkpoint, read_state, refuse_other_order
 from antibody.training.configs import ObjectiveConfig
-from antibody.training.limits import largest_dropout, refuse_arguments, refuse_other_parallelism, refuse_situations
+from antibody.training.limits import (
+    largest_dropout,
+    refuse_arguments,
+    refuse_auxiliary_loss,
+    refuse_other_parallelism,
+    refuse_situations,
+)
 from antibody.training.row_stream import RowStream
 from antibody.training.sharding import reshard, whole
 from antibody.training.steps import ModelStep
@@ -151,12 +157,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 "processes": self.processes.count > 1,
             },
         )
-        if self.aux_loss_enabled:
-            raise UsageError(
-                "The model adds a mixture-of-experts auxiliary loss, which the objective does not weigh.",
-                hint="Set router_aux_loss_coef=0.0.",
-                code="option_refused",
-            )
+        refuse_auxiliary_loss(self.aux_loss_enabled)
 
     # The one hook of SFTTrainer's that turns rows into tokens, for training and for evaluation data alike.
     def _prepare_dataset(

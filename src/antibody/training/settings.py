@@ -216,7 +216,7 @@ class FinetuningSettings(TrainingSettings):
         score: mean (a token, published code, default) or sum (the paper's text).
         tau: Temperature of the rows' softmax, default 1.
         gate: anchor (default), mask or off (the published method). Other methods have none.
-        gate_threshold: Probability of being benign below which a row is withheld, default 0.5.
+        gate_threshold: Probability of being benign below which a row is withheld, default 0.8.
         anchors: Rows that share every step under gate anchor, and that lisa and safeinstr train on. Default: those of
             the aligned run.
         anchor_rows: Anchors of every step, default 4.
