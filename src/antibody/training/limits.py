@@ -35,30 +35,26 @@ def refuse_arguments(trainer: str, given: Mapping[str, object]) -> None:
             )
 
 
-def refuse_situations(method: str, refused: Mapping[Situation, str], found: Mapping[Situation, bool]) -> None:
-    """Refuses a situation in which the method would be another.
-
-    Args:
-        method: Its name.
-        refused: The objective's reasons.
-        found: Which situations this training is in.
+def refuse_unfit(trainer: Any) -> None:
+    """Refuses a model, a launch or an option with which the trainer's objective would be another.
 
     Raises:
-        UsageError: Its code is the situation.
+        UsageError: ``parallelism``, ``option_refused``, or the situation that the objective refuses.
     """
-    for situation, reason in refused.items():
+    refuse_other_parallelism(trainer.accelerator, trainer.model)
+    found: dict[Situation, bool] = {
+        "dropout": largest_dropout(trainer.model) > 0,
+        "recomputed": trainer.args.gradient_checkpointing,
+        "sharded": getattr(trainer.accelerator.state, "fsdp_plugin", None) is not None,
+        "processes": trainer.processes.count > 1,
+    }
+    for situation, reason in trainer.objective.refuses.items():
         if found[situation]:
             what, instead = SITUATIONS[situation]
-            raise UsageError(f"method={method!r} cannot have {what}: {reason}.", hint=instead, code=situation)
-
-
-def refuse_auxiliary_loss(enabled: bool) -> None:
-    """Refuses a loss that `trl` would add.
-
-    Raises:
-        UsageError: ``option_refused``.
-    """
-    if enabled:
+            raise UsageError(
+                f"method={trainer.args.method!r} cannot have {what}: {reason}.", hint=instead, code=situation
+            )
+    if trainer.aux_loss_enabled:
         raise UsageError(
             "The model adds a mixture-of-experts auxiliary loss, which the objective does not weigh.",
             hint="Set router_aux_loss_coef=0.0.",

@@ -40,13 +40,7 @@ from antibody.training.audit import RowAudit
 from antibody.training.batches import SharedBatches, share_of
 from antibody.training.checkpoints import StateWriter, last_checkpoint, read_state, refuse_other_order
 from antibody.training.configs import ObjectiveConfig
-from antibody.training.limits import (
-    largest_dropout,
-    refuse_arguments,
-    refuse_auxiliary_loss,
-    refuse_other_parallelism,
-    refuse_situations,
-)
+from antibody.training.limits import refuse_arguments, refuse_unfit
 from antibody.training.row_stream import RowStream
 from antibody.training.sharding import reshard, whole
 from antibody.training.steps import ModelStep
@@ -146,18 +140,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
 
     def _refuse_what_breaks_the_method(self) -> None:
-        refuse_other_parallelism(self.accelerator, self.model)
-        refuse_situations(
-            self.args.method,
-            self.objective.refuses,
-            {
-                "dropout": largest_dropout(self.model) > 0,
-                "recomputed": self.args.gradient_checkpointing,
-                "sharded": getattr(self.accelerator.state, "fsdp_plugin", None) is not None,
-                "processes": self.processes.count > 1,
-            },
-        )
-        refuse_auxiliary_loss(self.aux_loss_enabled)
+        refuse_unfit(self)
 
     # The one hook of SFTTrainer's that turns rows into tokens, for training and for evaluation data alike.
     def _prepare_dataset(
