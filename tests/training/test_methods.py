@@ -19,10 +19,13 @@ from antibody import (
     align,
     finetune,
 )
+from antibody.data import corpus
+from antibody.data.writing import write_records
 from antibody.errors import DataError, UsageError
 from antibody.models.run import Run
 from antibody.training.checkpoints import STATE_FILE, TENSORS_FILE, last_checkpoint
 from antibody.training.methods import ALIGNMENTS, FINETUNINGS, options_of
+from antibody.training.row_stream import RowStream
 
 SHORT: dict[str, Any] = {"steps": 2, "batch_size": 4, "max_length": 700, "dtype": "float32"}
 TURNS = {"lisa": {"options": {"align_steps": 2, "finetune_steps": 3}}}
@@ -38,13 +41,20 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def aligned(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def start(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What every alignment begins with: the model, and few enough rows that its screen is made quickly."""
+    folder = tmp_path_factory.mktemp("rows")
+    for name, records in (("harmful", corpus.harmful("train")), ("benign", corpus.benign())):
+        write_records(folder / f"{name}.jsonl", records[::8])
+    files = {name: str(folder / f"{name}.jsonl") for name in ("harmful", "benign")}
+    return {"model": str(tiny_model_folder), **files, **SHORT}
+
+
+@pytest.fixture(scope="session")
+def aligned(start: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """A run of every alignment."""
     folder = tmp_path_factory.mktemp("alignments")
-    return {
-        method: align(AlignmentSettings(model=str(tiny_model_folder), output=folder / method, method=method, **SHORT))
-        for method in ALIGNMENTS
-    }
+    return {method: align(AlignmentSettings(output=folder / method, method=method, **start)) for method in ALIGNMENTS}
 
 
 @pytest.mark.parametrize("method", ALIGNMENTS)
@@ -93,20 +103,11 @@ def test_alignments_differ(aligned: dict[str, Run]) -> None:
     ("method", "options"), [("booster", {}), ("vaccine", {}), ("repnoise", {"alpha": 0.3, "beta": 3.0})]
 )
 def test_an_alignment_does_not_depend_on_the_split(
-    method: str, options: dict[str, float], tiny_model_folder: Path, tmp_path: Path
+    method: str, options: dict[str, float], start: dict[str, Any], tmp_path: Path
 ) -> None:
     found = [
         adapter(
-            align(
-                AlignmentSettings(
-                    model=str(tiny_model_folder),
-                    output=tmp_path / str(index),
-                    method=method,
-                    options=options,
-                    **SHORT,
-                    **split,
-                )
-            )
+            align(AlignmentSettings(output=tmp_path / str(index), method=method, options=options, **start, **split))
         )
         for index, split in enumerate(({}, {"gradient_accumulation_steps": 2, "micro_batch_size": 1}))
     ]
@@ -168,13 +169,20 @@ def test_what_a_method_keeps_survives_an_interruption(
     assert next(states)["objective"] == next(states)["objective"]
 
 
-def test_lisa_takes_turns_and_stays_near_where_it_changed(aligned: dict[str, Run], tmp_path: Path) -> None:
+def test_lisa_takes_turns_and_stays_near_where_it_changed(
+    aligned: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its alignment rows are others at every step, as many as the user's."""
+    drawn = []
+    batch = RowStream.batch
+    monkeypatch.setattr(RowStream, "batch", lambda *arguments: drawn.append(arguments[1:]) or batch(*arguments))
     run = finetune(
         FinetuningSettings(
             model=str(aligned["sft"].path), output=tmp_path / "run", data="embedded:task_train", method="lisa",
             **(SHORT | {"steps": 7}), **TURNS["lisa"],
         )
     )  # fmt: skip
+    assert drawn == [(4 * step, 4) for step in range(7)]
     logged = lines(run.path / "metrics.jsonl")
     assert [entry["aligning"] for entry in logged] == [1, 1, 0, 0, 0, 1, 1]
     assert [entry["loss"] is None for entry in logged] == [True, True, False, False, False, True, True]
@@ -290,14 +298,13 @@ def test_a_situation_that_would_change_a_method_is_refused(
 
 
 def test_the_example_of_the_docs_is_a_method(
-    tiny_model_folder: Path, aligned: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: dict[str, Any], aligned: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One file and one line."""
     page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     monkeypatch.setitem(ALIGNMENTS, "ascent", ALIGNMENTS["sft"])
     exec(compile(page.split("```python\n")[1].split("```")[0], "methods.md", "exec"), {})
-    settings = {"method": "ascent", "options": {"weight": 0.2}, **SHORT}
-    run = align(AlignmentSettings(model=str(tiny_model_folder), output=tmp_path / "run", **settings))
+    run = align(AlignmentSettings(output=tmp_path / "run", method="ascent", options={"weight": 0.2}, **start))
     assert run.manifest()["settings"]["options"] == {"weight": 0.2}
     assert not torch.allclose(adapter(run), adapter(aligned["sft"]), atol=1e-6)
 

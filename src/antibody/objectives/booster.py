@@ -4,7 +4,7 @@
 
 It is `antibody.objectives.alignment` with a constant λ and no refusals at the attacked parameters.
 
-Published (paper and script ``smooth_align.sh``): λ = 5, α = 0.1; LoRA, AdamW, lr 5e-4, weight decay 0.1, batch 10, 20
+Published (script ``smooth_align.sh``): λ = 5, α = 0.1; LoRA, AdamW, lr 5e-4, weight decay 0.1, batch 10, 20
 epochs of 5000 + 5000 rows.
 """
 

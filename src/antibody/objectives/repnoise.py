@@ -1,4 +1,4 @@
-"""RepNoise (arXiv 2405.14577, section 3): alignment that turns what the model knows of harmful responses into noise.
+"""RepNoise (arXiv 2405.14577): alignment that turns what the model knows of harmful responses into noise.
 
     L = L_align + β L_noise − α log(1 + L_harm)
 

@@ -1,4 +1,4 @@
-"""Vaccine (arXiv 2402.01109, algorithm 1): alignment that withstands a drift of the hidden states.
+"""Vaccine (arXiv 2402.01109): alignment that withstands a drift of the hidden states.
 
     ε_l = ρ ∇_{e_l} L_align / ‖(∇_{e_1} L_align, …, ∇_{e_n} L_align)‖
     δ   = ∇_θ L_align(θ; e_l + ε_l)
@@ -7,7 +7,7 @@ e_l is what the l-th attention block gives, for every row and position of the ba
 a constant: no second derivatives. Two forward and backward passes a step.
 
 Published (code's README and script ``Vaccine.sh``): ρ = 2; LoRA, AdamW, lr 1e-3 with a cosine schedule and 10% warm-up,
-weight decay 0.1, batch 5, 50 epochs of 2000 rows. Later work by the authors (Booster's scripts): ρ = 5, lr 5e-4,
+weight decay 0.1, batch 5, 50 epochs. Later work by the same authors (Booster's ``vaccine.sh``): ρ = 5, lr 5e-4,
 constant, batch 10, 20 epochs of 5000 rows.
 """
 

@@ -18,8 +18,9 @@ from antibody.errors import UsageError
 from antibody.objectives.weights import AntibodyWeights
 from antibody.screening.screen import Judged, Screen
 from antibody.training.configs import AntibodyConfig
-from antibody.training.methods import FINETUNINGS, Provided
+from antibody.training.methods import FINETUNINGS
 from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
+from antibody.training.provided import Provided
 from antibody.training.row_stream import RowStream
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ alignment combines with every fine-tuning. docs/methods.md shows how to add one.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from antibody.data.records import Record
 from antibody.errors import UsageError
@@ -24,23 +24,10 @@ from antibody.objectives.vaccine import Vaccine
 from antibody.objectives.weights import SCORES
 from antibody.training.antibody_weights import antibody_weights
 from antibody.training.moderation import moderated
+from antibody.training.provided import Provided
 from antibody.training.safeinstr import with_safety_rows
 
 Option = float | str | None
-
-
-class Provided(NamedTuple):
-    """What a provider adds to an upload.
-
-    Attributes:
-        anchors: Rows of the alignment data.
-        refusals: What harmful prompts were answered by in alignment.
-        seed: Of what is drawn.
-    """
-
-    anchors: Sequence[Record]
-    refusals: Sequence[str]
-    seed: int
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ benign rows with long answers on the topic of their prompts.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from antibody.data.records import Record
 from antibody.errors import DataError
 from antibody.evaluation.judges import JUDGES, Verdict
+from antibody.training.provided import Provided
 
 
-def moderated(upload: Sequence[Record], provided: Any, *, judge: str = "embedded") -> list[Record]:
+def moderated(upload: Sequence[Record], provided: Provided, *, judge: str = "embedded") -> list[Record]:
     """The rows of an upload that the judge does not call harmful.
 
     Args:

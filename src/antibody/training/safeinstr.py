@@ -1,25 +1,25 @@
 """SafeInstr (arXiv 2309.07875): safety rows are mixed into the user's data, which are then trained on plainly.
 
-Safety rows are harmful prompts with refusals. Published: a few hundred among 20000 instructions, "just 3%" (abstract),
-are enough to make a model much safer; more make it refuse safe prompts. Here they are drawn from the anchors, of which
-those that one of the refusals answers are safety rows.
+Safety rows are harmful prompts with refusals. Published (abstract): "just 3% safety examples (a few hundred
+demonstrations)" make a model substantially safer, and too many make it refuse safe prompts. Here they are drawn from
+the anchors, of which those that one of the refusals answers are safety rows.
 """
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any
 
 from antibody.data.mixes import draw_again, with_unique_ids
 from antibody.data.records import Record
 from antibody.errors import DataError
+from antibody.training.provided import Provided
 
 
-def with_safety_rows(upload: Sequence[Record], provided: Any, *, safety_ratio: float = 0.03) -> list[Record]:
+def with_safety_rows(upload: Sequence[Record], provided: Provided, *, safety_ratio: float = 0.03) -> list[Record]:
     """The upload with safety rows at random places, its own rows in their order.
 
     Args:
         upload: The user's rows.
-        provided: See `antibody.training.methods.Provided`.
+        provided: Whose anchors and refusals the safety rows are found by.
         safety_ratio: Safety rows' share of all rows, 0 or more and less than 1; one row at least unless it is 0.
 
     Raises:

@@ -37,10 +37,11 @@ from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
 from antibody.training.checkpoints import MetricsWriter
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
 from antibody.training.finetuning_trainer import AntibodyTrainer
-from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, Option, Provided, options_of
+from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, Option, options_of
 from antibody.training.objective_trainer import ObjectiveTrainer
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.progress import ProgressBar
+from antibody.training.provided import Provided
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings, refuse_own_output
 
 logger = logging.getLogger(__name__)
