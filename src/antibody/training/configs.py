@@ -11,7 +11,7 @@ from trl import SFTConfig
 from antibody.errors import UsageError
 from antibody.models.base import choose_device, has_bfloat16
 from antibody.objectives.step import Objective
-from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, Option, options_of
+from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, options_of
 
 # engine.backward() averages, partitions and clears the gradients of every pass in buffers of its own. A step composes
 # several passes, one of them at other parameters, and must put its own direction there.
@@ -133,14 +133,11 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
                     hint="Give one of them.",
                     code="conflict",
                 )
-        self.options = options_of(self.methods, self.method, self._taken(given))
+        self.options = options_of(self.methods, self.method, given)
         for name in self.named:
             setattr(self, name, self.options.get(name))
         # Options that exclude each other.
         self.objective()
-
-    def _taken(self, given: dict[str, Option]) -> dict[str, Option]:
-        return given
 
     def objective(self) -> Objective:
         """A new one of the method, with its options."""
@@ -174,11 +171,6 @@ class AntibodyConfig(ObjectiveConfig):
     learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's learning rate."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Share of the steps (below 1) or their number."})
-
-    def _taken(self, given: dict[str, Option]) -> dict[str, Option]:
-        # A method without a gate has it off, and may be told so.
-        gateless = self.method in FINETUNINGS and "gate" not in FINETUNINGS[self.method].options
-        return {name: value for name, value in given.items() if not (gateless and (name, value) == ("gate", "off"))}
 
     def _choose_options(self) -> None:
         super()._choose_options()

@@ -127,7 +127,8 @@ def options_of(methods: Mapping[str, Method], name: str, given: Mapping[str, Opt
     one_of("method", name, tuple(methods))
     options = methods[name].options
     for option, value in given.items():
-        if value is None:
+        # A method without a gate has it off, and may be told so.
+        if value is None or (option == "gate" and value == "off" and "gate" not in options):
             continue
         if option not in options:
             takes = f"It takes {', '.join(options)}." if options else "It takes none."

@@ -215,11 +215,8 @@ def _resolved(
     Raises:
         UsageError: Two options exclude each other, the method takes no such option, or the device cannot be trained on.
     """
-    given = settings.given_options()
-    if given.get("gate") == "off" and settings.method in methods and "gate" not in methods[settings.method].options:
-        # A method without a gate may be told so.
-        del given["gate"]
-    options = options_of(methods, settings.method, {**stage.options.get(settings.method, {}), **given})
+    preset = stage.options.get(settings.method, {})
+    options = options_of(methods, settings.method, {**preset, **settings.given_options()})
     shape = (settings.lora_r, settings.lora_alpha, settings.target_modules)
     if is_run(settings.model) and shape != (None, None, None):
         raise UsageError(
