@@ -4,7 +4,8 @@
     δ   = ∇_θ L_align(θ; e_l + ε_l)
 
 e_l is what the l-th attention block gives, for every row and position of the batch; the norm is over all of them. ε is
-a constant: no second derivatives. Two forward and backward passes a step.
+a constant: no second derivatives. Two forward and backward passes a step; between them ∇_{e_l} is kept of all
+micro-batches, since the norm needs every row.
 
 Published (code's README and script ``Vaccine.sh``): ρ = 2; LoRA, AdamW, lr 1e-3 with a cosine schedule and 10% warm-up,
 weight decay 0.1, batch 5, 50 epochs. Later work by the same authors (Booster's ``vaccine.sh``): ρ = 5, lr 5e-4,
