@@ -1,6 +1,7 @@
 """Every method of both stages in real trainings of a tiny model."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,9 @@ def test_the_trainer_itself_mixes_and_filters(tiny_model_folder: Path, tmp_path:
         (FinetuningSettings, {"method": "lisa", "options": {"align_steps": 0}}, "align_steps=0"),
         (FinetuningSettings, {"method": "lisa", "options": {"align_steps": 1.5}}, "align_steps=1.5"),
         (FinetuningSettings, {"method": "moderation", "tau": 2.0}, "'moderation' takes no tau"),
-        (FinetuningSettings, {"method": "moderation", "options": {"judge": "oracle"}}, "judge='oracle' is not known"),
+        (FinetuningSettings, {"method": "moderation", "options": {"judge": "oracle"}}, "no judge 'oracle'"),
+        (FinetuningSettings, {"method": "moderation", "options": {"judge": 3.0}}, "judge=3.0 is no name"),
+        (FinetuningSettings, {"method": "lisa", "options": {"align_steps": math.inf}}, "align_steps=inf"),
         (FinetuningSettings, {"method": "safeinstr", "options": {"safety_ratio": 1.0}}, "safety_ratio=1.0"),
         (FinetuningSettings, {"method": "constrained_sft", "options": {"beta": "low"}}, "beta='low'"),
         (FinetuningSettings, {"method": "antibody", "options": {"beta": 1.0}}, "'antibody' takes no beta"),

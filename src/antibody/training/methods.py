@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 from antibody.data.records import Record
 from antibody.errors import UsageError
-from antibody.evaluation.judges import JUDGES
 from antibody.names import Gate
 from antibody.objectives.alignment import RULES, AntibodyAlignment
 from antibody.objectives.booster import booster
@@ -96,11 +95,11 @@ FINETUNINGS: dict[str, Method] = {
     "sft": Method("SFT", "", plain_finetuning),
 }
 
+# What a word may be. Those that are not named are judged by who reads them.
 CHOICES: dict[str, tuple[str, ...]] = {
     "rule": tuple(RULES),
     "score": tuple(SCORES),
     "gate": get_args(Gate),
-    "judge": tuple(JUDGES),
 }
 
 _POSITIVE = ("more than 0", lambda value: value > 0)
@@ -151,13 +150,16 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 def _checked(name: str, value: float | str, published: Option) -> float | str:
     if isinstance(published, str):
-        one_of(name, value, CHOICES[name])
+        if name in CHOICES:
+            one_of(name, value, CHOICES[name])
+        elif not isinstance(value, str):
+            raise UsageError(f"{name}={value!r} is no name.", hint=f"{published!r} is one.", code="unknown_name")
         return value
     words, allows = RANGES.get(name, _ANY)
     if isinstance(value, str | bool) or not allows(value):
         raise UsageError(f"{name}={value!r} is out of range.", hint=f"Use a number: {words}.", code="out_of_range")
     if isinstance(published, int):
-        if value != int(value):
+        if not float(value).is_integer():
             raise UsageError(f"{name}={value} is out of range.", hint="Use a whole number.", code="out_of_range")
         return int(value)
     return float(value)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from antibody.data.records import Record
 from antibody.errors import DataError
-from antibody.evaluation.judges import JUDGES, Verdict
+from antibody.evaluation.judges import Verdict, make_judge
 from antibody.training.provided import Provided
 
 
@@ -22,12 +22,13 @@ def moderated(upload: Sequence[Record], provided: Provided, *, judge: str = "emb
     Args:
         upload: The user's rows.
         provided: Not read.
-        judge: A key of `antibody.evaluation.judges.JUDGES`.
+        judge: As `antibody.evaluation.judges.make_judge` takes it: ``embedded``, ``moderation:URL`` ...
 
     Raises:
         DataError: ``nothing_left``.
+        UsageError, ModelError: There is no such judge, or it cannot be used.
     """
-    verdicts = JUDGES[judge]().judge([record.request for record in upload], [record.response for record in upload])
+    verdicts = make_judge(judge).judge([record.request for record in upload], [record.response for record in upload])
     kept = [record for record, judged in zip(upload, verdicts, strict=True) if judged.verdict is not Verdict.HARMFUL]
     if not kept:
         raise DataError(
