@@ -291,7 +291,8 @@ def test_calibrate_and_what_it_mends(antibody: Any, aligned: Path, tmp_path: Pat
     assert refitted.code == 0
     fit = refitted.content["calibration"]
     assert refitted.content["run"] == str(model)
-    assert (fit["harmful_rows"], fit["benign_rows"], fit["auroc"]) == (6, 6, 1.0)
+    # A fifth of the twelve prompts of each kind.
+    assert (fit["harmful_rows"], fit["benign_rows"], fit["auroc"]) == (2, 2, 1.0)
     after = json.loads((model / "manifest.json").read_text())
     assert after["calibration"] != before["calibration"]
     assert after | {"calibration": None} == before | {"calibration": None}
