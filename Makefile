@@ -22,8 +22,9 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 demo: setup ## The whole story on the bundled model, in runs/demo (continues where it stopped)
 	$(BIN)/antibody demo --output runs/demo --resume
 
+# Two files at a time, each on one core: small models do not gain from threads, and two cores of them wait for each other.
 test: setup ## Run all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup ## Formatting, lint, types and import directions
 	$(BIN)/ruff format --check .
