@@ -19,6 +19,7 @@ from antibody.files import to_json, write_jsonl
 from antibody.names import DEFAULT_THRESHOLD, Dtype
 from antibody.quiet import quieten_libraries
 from antibody.screening.settings import CalibrationSettings
+from antibody.service import commands as service
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, LaunchSettings
 
 INTERRUPTED = 130
@@ -33,6 +34,9 @@ app = App(
     # It would end the process before we say how to go on.
     suppress_keyboard_interrupt=False,
 )
+
+for command in (service.serve, service.keys, service.review):
+    app.command(command)
 
 Flat = Parameter(name="*")
 DEFAULT_SPEED = SpeedSettings()
