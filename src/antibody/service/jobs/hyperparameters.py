@@ -29,10 +29,7 @@ def resolve(job: Job, policy: Policy, *, rows: int, processes: int) -> UsedHyper
     asked = {key: value for key, value in job.asked.items() if value != "auto"}
     batch = int(asked.get("batch_size") or base.batch_size or min(stage.batch_size, rows))
     batch = min(MOST_BATCH, processes * math.ceil(batch / processes))
-    if stage.steps is not None:
-        epochs = math.ceil(stage.steps * batch / rows)
-    else:
-        epochs = round(stage.epochs or 1)
+    epochs = round(stage.epochs or 1) if stage.steps is None else math.ceil(stage.steps * batch / rows)
     return UsedHyperparameters(
         batch_size=batch,
         learning_rate_multiplier=float(asked.get("learning_rate_multiplier") or 1.0),

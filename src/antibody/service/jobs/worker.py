@@ -32,6 +32,7 @@ from antibody.service.wire.jobs import JobError, JobStatus
 
 logger = logging.getLogger(__name__)
 
+ROW_FILES = ("training.jsonl", "validation.jsonl")
 CLAIMED: dict[Role, tuple[JobStatus, ...]] = {"train": ("queued", "running"), "validate": ("validating_files",)}
 # Longest between two attempts to begin a job that another process of this machine still holds.
 BACK_OFF = 2.0
@@ -161,6 +162,7 @@ def _train(store: Store, order: Order, job: Job) -> bool:
             _stopped(store, order, job.id, stopped)
         except AntibodyError as error:
             _fail(store, order, job.id, _explained(error, job))
+        _forget_rows(store, job.id)
     return True
 
 
@@ -170,6 +172,14 @@ def _stopped(store: Store, order: Order, job: str, stopped: StoppedError) -> Non
     with store.database.writing() as session:
         if move(session, job, "paused", worker=order.worker, held=True):
             tell(session, job, "Most of the training file is judged harmful; the job is held for review.", level="warn")
+
+
+def _forget_rows(store: Store, job: str) -> None:
+    """A finished job's rows stay in the user's file alone."""
+    with store.database.reading() as session:
+        finished = session.scalar(select(Job.finished_at).where(Job.id == job)) is not None
+    for name in ROW_FILES if finished else ():
+        (store.place.runs / job / name).unlink(missing_ok=True)
 
 
 def _explained(error: AntibodyError, job: Job) -> JobError:
