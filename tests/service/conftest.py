@@ -51,6 +51,13 @@ def eventually(condition: Callable[[], Any], *, seconds: float = 120.0, every: f
     pytest.fail("it never came about")
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @pytest.fixture(scope="session")
 def aligned(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("service") / "aligned"
@@ -119,7 +126,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def key(self, project: str) -> str:
-        return create_key(Database(self.database), project=project, name="test").secret
+        database = Database(self.database)
+        try:
+            return create_key(database, project=project, name="test").secret
+        finally:
+            database.close()
 
     def client(self, project: str = "default", **options: Any) -> OpenAI:
         return OpenAI(base_url=self.base_url, api_key=self.key(project), **options)
@@ -130,11 +141,8 @@ def new_server(folder: Path, policy: dict[str, Any], database: str | None = None
     data = folder / "data"
     data.mkdir(parents=True)
     (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     url = database or f"sqlite:///{data / 'service.sqlite'}"
-    return Server(data, folder / "policy.yaml", port, url, {"OMP_NUM_THREADS": "1"})
+    return Server(data, folder / "policy.yaml", free_port(), url, {"OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture(scope="session")
@@ -151,33 +159,61 @@ def finished(client: OpenAI, job: str) -> Any:
     return client.fine_tuning.jobs.retrieve(job)
 
 
+class Postgres:
+    """A PostgreSQL of our own, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        assert POSTGRES is not None
+        self.folder = folder
+        self.user = "postgres" if os.getuid() == 0 else None
+        if self.user is not None:
+            # It refuses to run as root, and must reach its folder.
+            for parent in (folder, *folder.parents[:2]):
+                parent.chmod(0o755)
+            shutil.chown(folder, self.user)
+        self.port = free_port()
+        self.url = f"postgresql+psycopg://antibody@127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        make = [str(POSTGRES / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "antibody", "--no-sync"]
+        subprocess.run(make, check=True, capture_output=True, user=self.user, cwd="/")
+
+    def start(self) -> None:
+        assert POSTGRES is not None
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(self.folder)]
+        command = [str(POSTGRES / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), *options]
+        probe = Database(f"{self.url}/postgres")
+
+        def begun() -> bool:
+            # Right after a kill, what is left of its predecessor keeps it out.
+            if self.process is None or self.process.poll() is not None:
+                self.process = subprocess.Popen(command, user=self.user, cwd="/", stderr=subprocess.DEVNULL)
+            return probe.answers()
+
+        eventually(begun, seconds=60, every=0.2)
+        probe.close()
+
+    def stop(self, by: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(by)
+        self.process.wait(timeout=30)
+
+    def new_database(self) -> str:
+        name = f"test_{os.urandom(6).hex()}"
+        admin = Database(f"{self.url}/postgres")
+        with admin.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        admin.close()
+        return f"{self.url}/{name}"
+
+
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a PostgreSQL of our own, without its last part."""
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     if POSTGRES is None:
         pytest.skip("there is no PostgreSQL server in /usr/lib/postgresql: apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("postgres")
-    user = "postgres" if os.getuid() == 0 else None
-    if user is not None:
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(0o755)
-        shutil.chown(folder, user)
-    run = [str(POSTGRES / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "antibody", "--no-sync"]
-    subprocess.run(run, check=True, capture_output=True, user=user, cwd="/")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(POSTGRES / "postgres"), "-D", str(folder / "data"), "-p", str(port), "-k", str(folder)]
-    process = subprocess.Popen(
-        [*command, "-c", "listen_addresses=127.0.0.1"], user=user, cwd="/", stderr=subprocess.DEVNULL
-    )
-    url = f"postgresql+psycopg://antibody@127.0.0.1:{port}"
-    try:
-        eventually(lambda: Database(f"{url}/postgres").answers(), seconds=60)
-        yield url
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+    running = Postgres(tmp_path_factory.mktemp("postgres"))
+    running.start()
+    yield running
+    running.stop(signal.SIGQUIT)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -185,13 +221,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'service.sqlite'}"
-    base = request.getfixturevalue("postgres")
-    name = f"test_{os.urandom(6).hex()}"
-    admin = Database(f"{base}/postgres")
-    with admin.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    admin.close()
-    return f"{base}/{name}"
+    url: str = request.getfixturevalue("postgres").new_database()
+    return url
 
 
 @pytest.fixture
@@ -232,9 +263,7 @@ def api(store: Store) -> Api:
 @pytest.fixture
 def make_api(sqlite_store: Store) -> Callable[..., Api]:
     """With parts of a policy, on SQLite alone."""
-    return lambda **parts: Api(
-        sqlite_store, Policy.model_validate({"models": {"tiny": {"run": "nowhere"}}} | parts)
-    )
+    return lambda **parts: Api(sqlite_store, Policy.model_validate({"models": {"tiny": {"run": "nowhere"}}} | parts))
 
 
 def upload(client: TestClient, content: bytes | None = None, name: str = "train.jsonl") -> str:

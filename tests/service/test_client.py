@@ -12,7 +12,6 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-
 from service.conftest import Server, eventually, finished, rows
 
 MESSAGES: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
@@ -81,9 +80,7 @@ def test_a_job_from_upload_to_chat(client: OpenAI, job: Any) -> None:
     assert chunks[-1].usage == completion.usage
     assert chunks[-2].choices[0].finish_reason == "length"
     base = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=40, temperature=0)
-    again = client.chat.completions.create(
-        model=job.fine_tuned_model, messages=MESSAGES, max_tokens=40, temperature=0
-    )
+    again = client.chat.completions.create(model=job.fine_tuned_model, messages=MESSAGES, max_tokens=40, temperature=0)
     # Each with its own adapter, although they share the base model.
     assert base.choices[0].message.content != again.choices[0].message.content
 
@@ -230,9 +227,7 @@ def test_an_upload_in_parts_gives_the_same_file(client: OpenAI) -> None:
     done = client.uploads.complete(upload.id, part_ids=parts, md5=digest)
     assert done.status == "completed"
     assert client.files.content(done.file.id).content == content
-    given_up = client.uploads.create(
-        bytes=5, filename="big.jsonl", mime_type="application/jsonl", purpose="fine-tune"
-    )
+    given_up = client.uploads.create(bytes=5, filename="big.jsonl", mime_type="application/jsonl", purpose="fine-tune")
     assert client.uploads.cancel(given_up.id).status == "cancelled"
     with refused("wrong_state"):
         client.uploads.parts.create(given_up.id, data=b"12345")

@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from antibody.service.wire.base import ErrorResponse
 from antibody.service.wire.errors import ApiError
 
 logger = logging.getLogger(__name__)
+
+# How pydantic names the branches of a union.
+KINDS = {"int", "float", "str", "bool"}
+MARKS = ("function-", "constrained-", "literal[", "list[")
 
 # For the OpenAPI document: what any route may answer.
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -53,14 +58,21 @@ async def _api_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
+    first, *others = error.errors()
     if first["type"] == "json_invalid":
         return answer(ApiError(400, "The body is not JSON.", code="invalid_json"))
-    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    param = ".".join(part for part in path if not part.startswith(("function-", "constrained-", "list[")))
+    param = _parameter(first["loc"])
     if first["type"] == "extra_forbidden":
         return answer(ApiError(400, f"There is no parameter {param[:100]!r}.", code="unknown_parameter", param=param))
-    return answer(ApiError(400, f"{param or 'The body'}: {first['msg']}.", code="invalid_value", param=param or None))
+    # Of the kinds that a value could have been, the last one's reason is the most telling: `auto` comes first.
+    reasons = [each["msg"] for each in (first, *others) if _parameter(each["loc"]) == param]
+    return answer(ApiError(400, f"{param or 'The body'}: {reasons[-1]}.", code="invalid_value", param=param or None))
+
+
+def _parameter(location: Sequence[int | str]) -> str:
+    """The field's name, without what pydantic adds of the kinds that it tried."""
+    parts = [str(part) for part in location[1:]]
+    return ".".join(part for part in parts if part not in KINDS and not part.startswith(MARKS))
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
