@@ -1,7 +1,9 @@
 """A real server process on a tiny aligned model, and the application alone for what needs no process."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -52,10 +54,12 @@ def eventually(condition: Callable[[], Any], *, seconds: float = 120.0, every: f
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """Below those that the system gives to clients: one that tries a dead server's port often may else be given it."""
+    for port in random.sample(range(15_000, 30_000), 100):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no port is free")
 
 
 @pytest.fixture(scope="session")
@@ -186,7 +190,8 @@ class Postgres:
         def begun() -> bool:
             # Right after a kill, what is left of its predecessor keeps it out.
             if self.process is None or self.process.poll() is not None:
-                self.process = subprocess.Popen(command, user=self.user, cwd="/", stderr=subprocess.DEVNULL)
+                with (self.folder / "log").open("ab") as log:
+                    self.process = subprocess.Popen(command, user=self.user, cwd="/", stderr=log)
             return probe.answers()
 
         eventually(begun, seconds=60, every=0.2)

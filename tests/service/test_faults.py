@@ -1,4 +1,4 @@
-"""SIGKILL of the server, of a worker and of PostgreSQL, at random moments: no job lost, none spoiled, no file half there.
+"""SIGKILL of the server, of a worker and of PostgreSQL: no job lost, none spoiled, no file half there.
 
 Runs on PostgreSQL where there is one, else on SQLite. The long version, whose figures are in docs/service.md:
 ``ANTIBODY_FAULT_JOBS=50 python -m pytest tests/service/test_faults.py -s``.

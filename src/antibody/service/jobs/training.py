@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import select, update
 
@@ -122,7 +121,7 @@ def _finish(store: Store, order: Order, job: Job, run: Path) -> None:
     with store.database.reading() as session:
         name = model_name(job, project_name(session, job))
         query = select(Checkpoint.step, Checkpoint.metrics).where(Checkpoint.job_id == job.id)
-        checkpoints: dict[int, dict[str, Any]] = dict(session.execute(query).tuples().all())
+        checkpoints = {row.step: row.metrics for row in session.execute(query)}
     defence = order.policy.defence
     files = [
         store_result(store, job.project_id, io.BytesIO(content), filename=f"{job.id}-{kind}")
