@@ -1,11 +1,14 @@
 """A worker's training of one job, in this process: what the policy does to it, and what a database that fails does."""
 
 import math
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from service.conftest import eventually, policy_for
 from service.test_jobs import new_job, read, set_status
 from sqlalchemy import select, update
@@ -19,6 +22,8 @@ from antibody.service.policy import Policy
 from antibody.service.storage.store import Store
 from antibody.service.storage.tables import Event, Job, Model
 
+# Longer than any test: nothing renews it here.
+LEASE = 3000
 ALL_WITHHELD = {"threshold": 1.0}
 
 
@@ -32,10 +37,10 @@ def queued(sqlite_store: Store) -> str:
 def attempt(store: Store, job: str, aligned: Path, cluster: str | None = None, **parts: Any) -> None:
     """What a worker does with the next job."""
     policy = Policy.model_validate(policy_for(aligned, **({"evaluation": {"prompts": "none"}} | parts)))
-    order = Order(role="train", worker="me", place=store.place, policy=policy, lease_seconds=100)
+    order = Order(role="train", worker="me", place=store.place, policy=policy, lease_seconds=LEASE)
     if cluster is not None:
         order = order._replace(cluster=cluster, processes=2)
-    assert claim(store.database, "me", ["queued", "running"], 100) == job
+    assert claim(store.database, "me", ["queued", "running"], LEASE) == job
     blameless = _attempt(store, order, job)
     _give_back(store, order, job, blameless=blameless)
 
@@ -187,6 +192,9 @@ def test_a_model_that_is_no_longer_offered(sqlite_store: Store, queued: str, ali
     assert error["message"] == "tiny is no longer offered."
 
 
+@pytest.mark.skipif("ANTIBODY_LONG_TESTS" not in os.environ, reason="two Ray clusters: set ANTIBODY_LONG_TESTS=1")
+# What Ray and the libraries below it say of each other, in this process.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
 def test_the_ray_executor_trains_the_same_model_and_can_be_stopped(
     sqlite_store: Store, queued: str, aligned: Path
 ) -> None:
