@@ -126,9 +126,25 @@ def test_lists_are_paged(api: Api) -> None:
     assert len(client.get("/v1/fine_tuning/jobs").json()["data"]) == 2
     [blue] = client.get("/v1/fine_tuning/jobs?metadata[label]=blue").json()["data"]
     assert blue["metadata"] == {"label": "blue"}
+    error(client.get('/v1/fine_tuning/jobs?metadata["]=a'), 400, "invalid_value", "metadata")
     error(client.get("/v1/fine_tuning/jobs?limit=0"), 400, "invalid_value", "limit")
     assert client.delete(f"/v1/files/{files[0]}").json() == {"id": files[0], "object": "file", "deleted": True}
     assert client.get(f"/v1/files/{files[0]}").status_code == 404
+
+
+def test_what_is_no_text_is_refused_or_not_there(api: Api) -> None:
+    """PostgreSQL has no zero character."""
+    client = api.client("one")
+    file = upload(client)
+    assert client.get("/v1/files/%00").status_code in (400, 404)
+    assert client.get("/v1/models/a%00b").status_code in (400, 404)
+    for more in ({"suffix": "a\x00"}, {"metadata": {"a\x00": "\x00"}}):
+        answer = client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file} | more)
+        assert answer.status_code in (200, 400)
+    surrogate = b'{"model": "tiny", "training_file": "%s", "suffix": "\\ud800"}' % file.encode()
+    answer = client.post("/v1/fine_tuning/jobs", content=surrogate, headers={"content-type": "application/json"})
+    error(answer, 400, "invalid_value", "suffix")
+    assert client.get("/v1/fine_tuning/jobs").status_code == 200
 
 
 def test_a_base_model_is_not_deleted(api: Api) -> None:

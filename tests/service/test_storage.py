@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from antibody.errors import UsageError
+from antibody.errors import MachineError, UsageError
 from antibody.service.storage.blobs import BlobStore, TooLargeError
 from antibody.service.storage.database import Database
 from antibody.service.storage.files import safe_name
@@ -104,3 +104,5 @@ def test_urls_that_cannot_be_used(tmp_path: Path) -> None:
         BlobStore("nowhere://x", tmp_path)
     silent = Database("postgresql://nobody@127.0.0.1:1/x")
     assert not silent.answers()
+    with pytest.raises(MachineError, match="does not answer"):
+        silent.migrate()

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 
 from antibody.service.api.gate import headers_of, unavailable
@@ -43,6 +43,8 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(DBAPIError, _database)
+    app.add_exception_handler(DataError, _not_storable)
+    app.add_exception_handler(UnicodeEncodeError, _not_storable)
     app.add_exception_handler(TooLargeError, _too_large)
     app.add_exception_handler(OSError, _storage)
 
@@ -85,6 +87,12 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
 async def _database(_: Request, error: Exception) -> JSONResponse:
     _log("The database failed", error)
     return answer(unavailable())
+
+
+async def _not_storable(_: Request, error: Exception) -> JSONResponse:
+    return answer(
+        ApiError(400, "A value holds characters that are no text, or a number too large.", code="invalid_value")
+    )
 
 
 async def _too_large(_: Request, error: Exception) -> JSONResponse:

@@ -1,5 +1,6 @@
 """`/v1/fine_tuning/jobs`."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -32,6 +33,8 @@ from antibody.service.wire.jobs import Checkpoint, Event, Hyperparameters, Job, 
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"], responses=RESPONSES)
 
+# A key of metadata that can be part of a path into JSON in every database.
+KEY = re.compile(r"[\w .:-]{1,64}", re.ASCII)
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -161,6 +164,11 @@ def _file(session: Session, caller: Caller, file_id: str, param: str) -> tables.
 def _with_metadata(query: Select[tuple[tables.Job]], parameters: Mapping[str, str]) -> Select[tuple[tables.Job]]:
     for name, value in parameters.items():
         if name.startswith("metadata[") and name.endswith("]"):
+            if not KEY.fullmatch(name[9:-1]):
+                raise ApiError(
+                    400, "Only keys of letters, digits, spaces and _ . : - can be asked for.", code="invalid_value",
+                    param="metadata",
+                )  # fmt: skip
             query = query.where(tables.Job.labels[name[9:-1]].as_string() == value)
     return query
 

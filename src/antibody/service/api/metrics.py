@@ -15,6 +15,8 @@ from antibody.service.api.errors import defect
 from antibody.service.storage.database import database_time
 from antibody.service.storage.tables import File, Job, Model
 
+# Anything may stand in a request's first line.
+METHODS = {"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -99,5 +101,6 @@ class Measured:
             await defect(error)(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self.metrics.requests.labels(scope["method"], route, status).inc()
-            self.metrics.seconds.labels(scope["method"], route).observe(time.perf_counter() - began)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self.metrics.requests.labels(method, route, status).inc()
+            self.metrics.seconds.labels(method, route).observe(time.perf_counter() - began)

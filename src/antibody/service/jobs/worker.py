@@ -46,8 +46,12 @@ def main() -> None:
     # Ctrl-C in a terminal reaches all of them; the server tells this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_until_orphaned, args=(stopping,), daemon=True).start()
-    with machine_failures():
-        work(order, stopping)
+    try:
+        with machine_failures():
+            work(order, stopping)
+    except AntibodyError as error:
+        logger.error("A worker cannot work: %s", error)  # noqa: TRY400 - the reason is in the message
+        sys.exit(error.exit_code)
 
 
 def work(order: Order, stopping: threading.Event) -> None:
@@ -85,7 +89,8 @@ def _heartbeat(store: Store, order: Order, job: str, stopping: threading.Event) 
         while not ended.wait(min(1.0, order.lease_seconds / 4)):
             try:
                 renew(store.database, order.worker, job, order.lease_seconds)
-                if stopping.is_set() and not put_back:
+                # A job whose files are being read is read again, and must not be queued unread.
+                if stopping.is_set() and not put_back and order.role == "train":
                     with store.database.writing() as session:
                         if move(session, job, "queued", worker=order.worker):
                             tell(session, job, "The worker is being stopped; the job continues from its checkpoint.")
@@ -159,6 +164,7 @@ def _train(store: Store, order: Order, job: Job) -> bool:
             with machine_failures():
                 train(store, order, job)
         except StoppedError as stopped:
+            logger.info("%s: %s", job.id, stopped.message)
             _stopped(store, order, job.id, stopped)
         except AntibodyError as error:
             _fail(store, order, job.id, _explained(error, job))

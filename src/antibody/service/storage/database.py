@@ -12,10 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, event, extract, func, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
-from antibody.errors import UsageError
+from antibody.errors import MachineError, UsageError
 from antibody.service.storage.tables import Table
 
 # Seconds that a writer waits for another.
@@ -77,7 +77,21 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Brings the tables to what this version needs. Several processes may call it at once."""
+        """Brings the tables to what this version needs. Several processes may call it at once.
+
+        Raises:
+            MachineError: The database does not answer.
+        """
+        try:
+            self._upgrade()
+        except OperationalError as error:
+            raise MachineError(
+                f"The database does not answer: {error.orig}.",
+                hint="See that it runs, and that the service may write to it.",
+                code="database_unavailable",
+            ) from error
+
+    def _upgrade(self) -> None:
         with self.engine.execution_options(writes=True).begin() as connection:
             if not self.is_sqlite:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))

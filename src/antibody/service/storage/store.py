@@ -58,6 +58,7 @@ def open_store(place: Place) -> Store:
 
     Raises:
         UsageError: One of the URLs cannot be used.
+        MachineError: The database does not answer.
     """
     place.runs.mkdir(parents=True, exist_ok=True)
     database = Database(place.database)
