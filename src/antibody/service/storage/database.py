@@ -1,6 +1,5 @@
 """The database: SQLite in WAL mode, or PostgreSQL by its URL. The same queries run on both."""
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,8 +94,6 @@ class Database:
         with self.engine.execution_options(writes=True).begin() as connection:
             if not self.is_sqlite:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
-            # It would tell of every plug-in.
-            logging.getLogger("alembic").setLevel(logging.WARNING)
             command.upgrade(_alembic(connection), "head")
 
     def new_revision(self, message: str) -> None:
