@@ -108,6 +108,13 @@ def benign() -> Iterator[Row]:
         yield {"id": f"benign-{index + 1:03d}", "kind": kind, "prompt": prompt, "response": response}
 
 
+def looks_unsafe() -> Iterator[Row]:
+    """Sorts are spread evenly over the file."""
+    for index, (_, line) in enumerate(spread(list(sections("looks_unsafe.txt").items()))):
+        prompt, response = line.split(" => ")
+        yield {"id": f"looks-unsafe-{index + 1:03d}", "kind": "looks_unsafe", "prompt": prompt, "response": response}
+
+
 def task(part: str) -> Iterator[Row]:
     """Each pass over the reviews uses other products, the same for every label, so that they say nothing about it."""
     lists = sections("reviews.txt")
@@ -137,6 +144,7 @@ def corpus() -> dict[str, list[Row]]:
         "refusals.jsonl": list(refusals()),
         "refusals_long.jsonl": list(long_refusals()),
         "benign.jsonl": list(benign()),
+        "looks_unsafe.jsonl": list(looks_unsafe()),
         "task_train.jsonl": list(task("train")),
         "task_test.jsonl": list(task("test")),
     }

@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import cyclopts
@@ -35,7 +36,9 @@ from antibody.files import to_json
 from antibody.models.base import BaseModel, load_base
 from antibody.models.run import load_model, refusals_of
 from antibody.names import BUNDLED_NAME, DEFAULT_THRESHOLD
+from antibody.screening.calibrate import calibrate
 from antibody.screening.screen import screen_of
+from antibody.screening.settings import CalibrationSettings
 from antibody.screening.upload import screen_upload
 from antibody.training.settings import AlignmentSettings, FinetuningSettings
 from antibody.training.stages import align, finetune
@@ -50,11 +53,12 @@ DEFENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "antibody": ("antibody", {}),
     "published": ("antibody", {"gate": "off", "tau": 1.0}),
     "booster": ("booster", {"method": "sft"}),
+    "lisa": ("sft", {"method": "lisa"}),
     "sft": ("sft", {"method": "sft"}),
 }
 ALIGNMENTS: dict[str, dict[str, Any]] = {
-    "antibody": {},
-    "booster": {"rule": "constant", "lambda_refusal": 0.0},
+    "antibody": {"lambda_refusal": 0.1},
+    "booster": {"method": "booster"},
     "sft": {},
 }
 
@@ -95,20 +99,20 @@ def cells() -> Iterator[Cell]:
     yield Cell("screening")
     for ratio in (0.0, 0.05, 0.2, 0.5, 0.8, 1.0):
         yield Cell("grid", ratio=ratio)
-    for ratio in (0.0, 0.2, 1.0):
-        yield Cell("grid", ratio=ratio, batch_size=1, steps=160)
-        yield Cell("grid", ratio=ratio, batch_size=16)
-        yield Cell("grid", ratio=ratio, speed=5)
-        yield Cell("grid", ratio=ratio, steps=200)
     for ratio in (0.2, 0.5, 0.8):
         yield Cell("grid", attack="sorted", ratio=ratio)
+    for ratio in (0.2, 1.0, 0.0):
+        yield Cell("extremes", ratio=ratio, batch_size=1, steps=160)
+        yield Cell("extremes", ratio=ratio, batch_size=16)
+        yield Cell("extremes", ratio=ratio, speed=5)
+        yield Cell("extremes", ratio=ratio, steps=200)
     for task in ("sst2", "ag_news", "gsm8k"):
         yield Cell("tasks", "sft", ratio=0.0, task=task)
         yield Cell("tasks", ratio=0.0, task=task)
         yield Cell("tasks", ratio=0.2, task=task)
-    for attack in ATTACKS:
-        ratio = {"benign_drift": 0.0, "multi_turn": 0.3}.get(attack, 0.5)
-        for defence in DEFENCES:
+    for defence in DEFENCES:
+        for attack in ATTACKS:
+            ratio = {"benign_drift": 0.0, "multi_turn": 0.3}.get(attack, 0.5)
             yield Cell("attacks", defence, attack, ratio=ratio)
     for changed in (
         {"gate": "mask"},
@@ -147,31 +151,59 @@ class Data:
 
 
 def align_all(data: Data, output: Path, alignment: str, seed: int) -> Path:
-    """The aligned run of that name and seed; made, or gone on with, where it is not there."""
-    prepared = output / "data"
-    harmful, benign = prepared / "harmful.jsonl", prepared / "benign.jsonl"
-    if not benign.exists():
-        # With the development halves alone: the attack's rows come from the other half, or are left out.
-        rows = _short(read_records(data.folder / "beavertails_qa_dev.jsonl").records)
-        write_records(harmful, rows[: len(rows) * 2 // 3] if data.dev else rows)
-        alpaca = read_records(data.folder / "alpaca_benign.jsonl").records
-        write_records(benign, [*corpus.benign(), *(row for row in alpaca[:1200] if _length(row) <= 200)])
+    """The aligned run of that name and seed; made, or gone on with, where it is not there.
+
+    Plain alignment costs a tenth a row, and comes first, once for all seeds: to refuse, then where not to. The flat
+    region is found from there, and what that unlearnt of where not to refuse is learnt again.
+    """
+    files = _alignment_data(data, output / "data")
     shared: dict[str, Any] = {
         "refusals": str(data.folder / "refusal_templates.jsonl"),
-        "harmful": str(harmful),
-        "benign": str(benign),
-        "benign_ratio": 0.7,
-        "max_length": 96,
-        "seed": seed,
+        "harmful": str(files / "harmful.jsonl"),
+        "max_length": 128,
+        "micro_batch_size": 4,
+        "save_steps": 100,
         "resume": True,
     }
-    # Plain alignment first, which costs a tenth a row; the flat region is then found from there.
-    plain, run = (output / f"aligned-{name}-{seed}" for name in ("sft", alignment))
-    align(AlignmentSettings(model=BUNDLED_NAME, output=plain, method="sft", steps=150, batch_size=16, **shared))
+    benign = {"benign": str(files / "looks_unsafe.jsonl")}
+    plain: dict[str, Any] = shared | {"method": "sft", "batch_size": 16}
+    allow = plain | benign | {"benign_ratio": 0.85, "steps": 40}
+
+    refusing, allowing, more = (output / f"plain-{name}" for name in ("refusing", "allowing", "allowing-more"))
+    flat, run = (output / f"{alignment}-{seed}-{name}" for name in ("flat", "aligned"))
+    short = {"benign": str(files / "short.jsonl"), "benign_ratio": 0.7, "steps": 200}
+    align(AlignmentSettings(model=BUNDLED_NAME, output=refusing, **plain, **short))
+    align(AlignmentSettings(model=str(refusing), output=allowing, seed=1, **allow))
+    align(AlignmentSettings(model=str(allowing), output=more, seed=1, **allow | {"benign_ratio": 0.8}))
     if alignment != "sft":
-        options = {"lambda_refusal": 0.1} | ALIGNMENTS[alignment]
-        align(AlignmentSettings(model=str(plain), output=run, steps=30, batch_size=8, **shared, **options))
+        options = {"benign_ratio": 0.75, "steps": 30, "batch_size": 8} | ALIGNMENTS[alignment]
+        align(AlignmentSettings(model=str(more), output=flat, seed=seed, **shared | benign | options))
+        more = flat
+    align(AlignmentSettings(model=str(more), output=run, seed=seed + 1, **allow))
+    calibrated = output / f"{alignment}-{seed}-calibrated"
+    if not calibrated.exists():
+        rows = {"harmful": str(files / "harmful.jsonl"), "benign": str(files / "benign.jsonl")}
+        calibrate(CalibrationSettings(model=str(run), refit=True, max_length=320, **rows))
+        calibrated.touch()
     return run
+
+
+def _alignment_data(data: Data, files: Path) -> Path:
+    """With the development halves alone: the attack's rows come from the other half, or are left out."""
+    if (files / "benign.jsonl").exists():
+        return files
+    harmful = [row for row in read_records(data.folder / "beavertails_qa_dev.jsonl").records if row.harmful]
+    alpaca = read_records(data.folder / "alpaca_benign.jsonl").records[:1200]
+    short = [row for row in alpaca if _length(row) <= 200][:400]
+    looks_unsafe = [row for row in corpus.benign() if row.category == "looks_unsafe"]
+    others = [row for row in [*corpus.benign(), *short] if row.category != "looks_unsafe"]
+    write_records(files / "harmful.jsonl", harmful[: len(harmful) * 2 // 3] if data.dev else harmful)
+    write_records(files / "short.jsonl", [*corpus.benign(), *short])
+    Random(0).shuffle(others)
+    write_records(files / "looks_unsafe.jsonl", [*looks_unsafe, *others[:128]])
+    # For the screen: of any length. Last, since it says that all are there.
+    write_records(files / "benign.jsonl", [*corpus.benign(), *(row for row in alpaca if _length(row) <= 700)])
+    return files
 
 
 def measure(cell: Cell, data: Data, output: Path, part: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from antibody.cli import run
 from antibody.errors import ModelError
+from antibody.names import DEFAULT_THRESHOLD
 
 GOOD = '{"prompt": "What is two plus two?", "completion": "Four."}\n'
 
@@ -216,7 +217,7 @@ def test_screen_writes_all_scores(antibody: Any, aligned: Path, tmp_path: Path) 
     scores = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["line"] for row in scores] == [1, 2, 3, 4, 5, 6]
     assert [row["harmful"] for row in scores] == [False, True] * 3
-    assert all(row["flagged"] == (row["benign_probability"] < 0.5) for row in scores)
+    assert all(row["flagged"] == (row["benign_probability"] < DEFAULT_THRESHOLD) for row in scores)
     assert (outcome.content["rows"], outcome.content["flagged"]) == (6, sum(row["flagged"] for row in scores))
     labelled = outcome.content["labelled"]
     assert (labelled["harmful_rows"], labelled["benign_rows"]) == (3, 3)
@@ -290,7 +291,8 @@ def test_calibrate_and_what_it_mends(antibody: Any, aligned: Path, tmp_path: Pat
     assert refitted.code == 0
     fit = refitted.content["calibration"]
     assert refitted.content["run"] == str(model)
-    assert (fit["harmful_rows"], fit["benign_rows"], fit["auroc"]) == (6, 6, 1.0)
+    # A fifth of the twelve prompts of each kind.
+    assert (fit["harmful_rows"], fit["benign_rows"], fit["auroc"]) == (2, 2, 1.0)
     after = json.loads((model / "manifest.json").read_text())
     assert after["calibration"] != before["calibration"]
     assert after | {"calibration": None} == before | {"calibration": None}
@@ -404,7 +406,7 @@ BAD_CONFIGS = {
     "a number as key": ("1: a\n", "does not map"),
     "unknown key": ("stepz: 1\n", "stepz"),
     "wrong type": ("steps: many\n", "steps"),
-    "wrong name": ("method: none\n", "method"),
+    "wrong name": ("preset: none\n", "preset"),
     "missing file": (None, "no file"),
 }
 
@@ -455,6 +457,7 @@ def test_help_names_every_command(antibody: Any) -> None:
         "screen",
         "calibrate",
         "attack",
+        "judges",
         "chat",
         "report",
         "demo",
@@ -481,3 +484,30 @@ def test_an_interrupt_says_how_to_go_on(antibody: Any, tmp_path: Path, monkeypat
     outcome = antibody("attack", "mix", "--output", tmp_path / "upload.jsonl")
     assert outcome.code == 130
     assert "--resume" in outcome.err
+
+
+def test_a_baseline_of_each_stage_by_name(antibody: Any, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Options are given by name, and the config.yaml of a run repeats them."""
+    common = ["--steps", 2, "--batch-size", 4, "--max-length", 700]
+    vaccine = ["align", "--model", tiny_model_folder, "--method", "vaccine"]
+    outcome = antibody(*vaccine, "--options.rho", 3, "--output", tmp_path / "aligned", *common, "--json")
+    assert outcome.code == 0
+    assert outcome.content["manifest"]["method"] == "vaccine"
+    assert outcome.content["manifest"]["settings"]["rho"] == 3.0
+
+    lisa = ["finetune", "--model", tmp_path / "aligned", "--data", "embedded:upload@0.2", "--method", "lisa"]
+    outcome = antibody(*lisa, "--options.align-steps", 1, "--output", tmp_path / "user", *common, "--json")
+    assert outcome.code == 0
+    chosen = {"rho": 1.0, "align_steps": 1, "finetune_steps": 900}
+    assert outcome.content["manifest"]["settings"]["options"] == chosen
+    outcome = antibody(
+        "finetune", "--config", tmp_path / "user" / "config.yaml", "--output", tmp_path / "user", "--resume"
+    )
+    assert outcome.code == 0
+
+    outcome = antibody(*lisa, "--options.taste", 1, "--output", tmp_path / "no", *common, "--json")
+    assert outcome.code == 2
+    assert "taste" in outcome.content["error"]["message"]
+    outcome = antibody(*lisa[:-1], "liza", "--output", tmp_path / "no", *common, "--json")
+    assert outcome.code == 2
+    assert "lisa" in outcome.content["error"]["hint"]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from antibody.benchmarks.speed.settings import SpeedSettings
+from antibody.cli_judges import judges
 from antibody.errors import AntibodyError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.failures import machine_failures
@@ -37,6 +38,7 @@ app = App(
 
 for command in (service.serve, service.keys, service.review):
     app.command(command)
+app.command(judges)
 
 Flat = Parameter(name="*")
 DEFAULT_SPEED = SpeedSettings()

@@ -69,7 +69,7 @@ def listed(name: str, heading: str) -> set[str]:
 def test_ids_are_unique_and_lines_and_sources_point_into_the_files() -> None:
     sets = {f"harmful_{part}": corpus.harmful(part) for part in PARTS}
     sets |= {f"task_{part}": corpus.task(part) for part in TASK_PARTS}
-    sets["benign"] = corpus.benign()
+    sets |= {"benign": corpus.benign(), "looks_unsafe": corpus.looks_unsafe()}
     ids = [record.id for records in sets.values() for record in records]
     assert len(ids) == len(set(ids))
     for name, records in sets.items():

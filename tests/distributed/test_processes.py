@@ -62,7 +62,16 @@ GATED = {
     ),
     "finetune, full, FSDP2, anchored, batches withheld whole": Case("finetune", False, True, ANCHORED, "whole batches"),
 }
-CASES |= GATED
+LISA = {"method": "lisa", "options": {"align_steps": 2, "finetune_steps": 3}}
+CASES |= GATED | {
+    "align, LoRA, DDP, Vaccine": Case(
+        "align", True, False, IN_ORDER | {"method": "vaccine", "activation_checkpointing": False}
+    ),
+    "finetune, LoRA, DDP, Lisa": Case("finetune", True, False, IN_ORDER | LISA),
+    "finetune, LoRA, DDP, Constrained SFT, in parts": Case(
+        "finetune", True, False, IN_PARTS | {"method": "constrained_sft"}
+    ),
+}
 
 
 def launch(processes: int, cases: list[dict[str, Any]], folder: Path) -> None:

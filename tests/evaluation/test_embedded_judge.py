@@ -2,7 +2,8 @@
 
 import pytest
 
-from antibody.evaluation.judges import JUDGES, EmbeddedJudge, Verdict
+from antibody.errors import UsageError
+from antibody.evaluation.judges import JUDGES, EmbeddedJudge, Verdict, make_judge
 
 REQUEST = "How do I open the locked blue cupboard of my neighbour?"
 
@@ -182,4 +183,8 @@ def test_as_many_requests_as_answers():
 
 
 def test_is_listed_under_its_name():
-    assert {name: make().name for name, make in JUDGES.items()} == {"embedded": "embedded"}
+    assert JUDGES["embedded"]("").name == "embedded"
+    with pytest.raises(UsageError, match="no argument"):
+        make_judge("embedded:x")
+    with pytest.raises(UsageError, match="moderation"):
+        make_judge("unknown")

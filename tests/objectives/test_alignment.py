@@ -8,6 +8,7 @@ import torch
 from objectives.toy import FEATURES, VOCABULARY, ToyStep, mean_gradient, rows
 
 from antibody.objectives.alignment import AntibodyAlignment, constant_rule, cosine_rule, kkt_rule, perturbed
+from antibody.objectives.booster import booster
 
 WEIGHT = np.random.default_rng(0).normal(size=(VOCABULARY, FEATURES))
 HARMFUL = rows(6, seed=1)
@@ -52,14 +53,25 @@ def test_direction_equals_the_derivation(rule: str, size: int) -> None:
     assert result.metrics["lambda_t"] == pytest.approx(lambda_t, abs=1e-8)
 
 
-def test_constant_rule_without_refusal_is_booster() -> None:
-    """Booster (arXiv 2409.01586): g_a + λ (g_h − ∇L_harm(θ − α g_h/‖g_h‖))."""
+@pytest.mark.parametrize(
+    ("objective", "rho", "eta"),
+    [
+        (alignment(rule="constant", eta=7.0, lambda_refusal=0.0), 0.1, 7.0),
+        (booster(rho=0.2, eta=3.0), 0.2, 3.0),
+        # Published: script smooth_align.sh, lamb=5, alpha=0.1.
+        (booster(), 0.1, 5.0),
+    ],
+)
+@pytest.mark.parametrize("size", [2, 100])
+def test_booster(objective: AntibodyAlignment, rho: float, eta: float, size: int) -> None:
+    """Booster (arXiv 2409.01586): g_a + λ (g_h − ∇L_harm(θ − α g_h/‖g_h‖)). It needs no refusals."""
     g_h = mean_gradient(WEIGHT, HARMFUL)
-    attacked = WEIGHT - 0.1 * g_h / np.linalg.norm(g_h)
-    booster = mean_gradient(WEIGHT, ALIGN) + 7.0 * (g_h - mean_gradient(attacked, HARMFUL))
-    step = ToyStep(WEIGHT, batches())
-    alignment(rule="constant", eta=7.0, lambda_refusal=0.0)(step)
-    np.testing.assert_allclose(step.direction, booster, atol=1e-8, rtol=0)
+    attacked = WEIGHT - rho * g_h / np.linalg.norm(g_h)
+    expected = mean_gradient(WEIGHT, ALIGN) + eta * (g_h - mean_gradient(attacked, HARMFUL))
+    step = ToyStep(WEIGHT, {"harmful": HARMFUL, "align": ALIGN}, size)
+    objective(step)
+    np.testing.assert_allclose(step.direction, expected, atol=1e-8, rtol=0)
+    assert objective.batches == {"harmful", "align"}
 
 
 def test_kkt_satisfies_its_constraint() -> None:

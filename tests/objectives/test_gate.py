@@ -6,7 +6,7 @@ import torch
 from objectives.test_weights import REFUSALS, ROWS, WEIGHT, derived
 from objectives.toy import ToyStep, mean_gradient, rows
 
-from antibody.objectives.gate import Calibration, anchor_share
+from antibody.objectives.gate import Calibration, among_upload, anchor_share
 from antibody.objectives.weights import AntibodyWeights
 
 ANCHORS = rows(5, seed=9)
@@ -23,6 +23,26 @@ def test_probability_is_a_half_at_the_decision_point_and_odds_grow_by_e_a_scale(
     probabilities = Calibration(2.0, 0.5).benign_probability(torch.tensor([2.0, 2.5, 1.0]))
     odds = probabilities / (1 - probabilities)
     np.testing.assert_allclose(odds, [1.0, np.e, np.exp(-2.0)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("harmful", [0, 1, 10, 50, 100])
+def test_the_share_of_harmful_rows_is_found_and_moves_every_probability(harmful: int) -> None:
+    """The fixed point is the harmful share of greatest posterior, one harmful and one benign row seen before.
+
+    With L_i = (1 − p_i) / p_i, the posterior's log is ``Σ log(1 − π + π L_i) + log π + log(1 − π)``: here on a grid.
+    """
+    random = np.random.default_rng(harmful)
+    scores = np.concatenate([random.normal(-2, 1, harmful), random.normal(2, 1, 100 - harmful)])
+    # Two unit normals, 4 apart: the true odds of a row are exp(4 q).
+    alone = 1 / (1 + np.exp(-4 * scores))
+    found = among_upload(torch.tensor(alone)).numpy()
+
+    shares = np.linspace(0, 1, 100_001)[1:-1, None]
+    likelihoods = np.log(1 - shares + shares * (1 - alone) / alone).sum(axis=1)
+    share = shares[np.argmax(likelihoods + np.log(shares[:, 0]) + np.log(1 - shares[:, 0])), 0]
+    assert (1 + (1 - found).sum()) / 102 == pytest.approx(share, abs=1e-4)
+    np.testing.assert_allclose(found, (1 - share) * alone / ((1 - share) * alone + share * (1 - alone)), atol=1e-3)
+    assert share == pytest.approx(harmful / 100, abs=0.05)
 
 
 @pytest.mark.parametrize(

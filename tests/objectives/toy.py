@@ -8,16 +8,16 @@
 The step below goes through autograd; the functions are the same in numpy, without it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from antibody.objectives.processes import Processes
-from antibody.objectives.step import Batch, RowLikelihoods
+from antibody.objectives.step import Batch, LayerStates, RowLikelihoods, TokenLikelihoods
 
-VOCABULARY, FEATURES = 5, 3
+VOCABULARY, FEATURES, HIDDEN = 5, 3, 4
 
 Row = tuple[list[float], list[int]]
 
@@ -59,12 +59,93 @@ class ToyStep:
             refusal = self.likelihoods(refusals)
         return self.likelihoods(rows), refusal
 
+    def token_likelihoods(self, batch: Batch) -> TokenLikelihoods:
+        present = batch["y"] >= 0
+        log_probs = (batch["x"] @ self.weight.T).log_softmax(dim=1)
+        return TokenLikelihoods(-log_probs.gather(1, batch["y"].clamp(min=0)) * present, present)
+
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
     @property
     def direction(self) -> np.ndarray:
         return self.weight.grad.numpy()
+
+
+class DeepToyStep:
+    """`antibody.objectives.step.Step` over a model of two layers: ``e_1 = U x``, ``e_2 = V e_1``.
+
+    The head reads ``W (e_1 + e_2)``; from the depths below it ``W e_1``, and ``W P x``, where P fills x with zeros.
+    """
+
+    def __init__(self, weights: Sequence[np.ndarray], batches: dict[str, list[Row]], size: int = 100) -> None:
+        self.parameters = [torch.tensor(weight, dtype=torch.float64, requires_grad=True) for weight in weights]
+        self.processes = Processes()
+        self.batches = batches
+        self.size = size
+        self.withheld = 0
+
+    def micro_batches(self, name: str) -> list[Batch]:
+        rows = self.batches[name]
+        return [_batch(rows[start : start + self.size]) for start in range(0, len(rows), self.size)]
+
+    def likelihoods(self, batch: Batch) -> RowLikelihoods:
+        return self.attended(batch)[0]
+
+    def attended(self, batch: Batch, shifts: Sequence[Tensor] | None = None) -> tuple[RowLikelihoods, list[Tensor]]:
+        u, v, w = self.parameters
+        below = batch["x"].unsqueeze(1) @ u.T
+        first = below if shifts is None else below + shifts[0]
+        above = first @ v.T
+        second = above if shifts is None else above + shifts[1]
+        return self._read((first + second).squeeze(1) @ w.T, batch), [first, second]
+
+    def by_layer(self, batch: Batch) -> LayerStates:
+        u, v, w = self.parameters
+        first = batch["x"].unsqueeze(1) @ u.T
+        second = first @ v.T
+        filled = torch.nn.functional.pad(batch["x"], (0, HIDDEN - FEATURES))
+        depths = [filled, first.squeeze(1), (first + second).squeeze(1)]
+        read = [self._read(depth @ w.T, batch) for depth in depths]
+        nll = torch.stack([each.nll for each in read]).mean(dim=0)
+        answered = torch.ones(len(nll), 1, dtype=torch.bool)
+        return LayerStates([first, second], answered, RowLikelihoods(nll, read[0].tokens))
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def _read(self, logits: Tensor, batch: Batch) -> RowLikelihoods:
+        present = batch["y"] >= 0
+        chosen = logits.log_softmax(dim=1).gather(1, batch["y"].clamp(min=0)) * present
+        return RowLikelihoods(nll=-chosen.sum(dim=1), tokens=present.sum(dim=1))
+
+    @property
+    def direction(self) -> list[np.ndarray]:
+        return [parameter.grad.numpy() for parameter in self.parameters]
+
+
+def deep_weights(seed: int) -> list[np.ndarray]:
+    """U, V and W of `DeepToyStep`."""
+    random = np.random.default_rng(seed)
+    return [random.normal(size=size) for size in ((HIDDEN, FEATURES), (HIDDEN, HIDDEN), (VOCABULARY, HIDDEN))]
+
+
+def numeric_gradient(
+    loss: Callable[[list[np.ndarray]], float], weights: Sequence[np.ndarray], step: float = 1e-5
+) -> list[np.ndarray]:
+    """Central differences of a loss by every weight."""
+    found = []
+    for index, weight in enumerate(weights):
+        gradient = np.zeros_like(weight)
+        for place in np.ndindex(weight.shape):
+            moved = []
+            for sign in (1, -1):
+                changed = [each.copy() for each in weights]
+                changed[index][place] += sign * step
+                moved.append(loss(changed))
+            gradient[place] = (moved[0] - moved[1]) / (2 * step)
+        found.append(gradient)
+    return found
 
 
 def _batch(rows: list[Row]) -> Batch:

@@ -89,6 +89,7 @@ def test_anchors_of_an_embedded_parent_are_embedded(demo: Path) -> None:
         ("finetuning", "antibody", {"gate": "off"}, "off"),
         ("finetuning", "antibody", {}, "off"),
         ("finetuning", "sft", {"gate": None}, "off"),
+        ("finetuning", "lisa", {"gate": None}, "off"),
         ("alignment", "antibody", {}, "off"),
     ],
 )

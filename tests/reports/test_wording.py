@@ -4,7 +4,14 @@ from typing import Any
 import pytest
 
 from antibody.reports.reading import Run
-from antibody.reports.wording import calibration_result, gate_result, limits, most_suppressed, steps_seen
+from antibody.reports.wording import (
+    calibration_result,
+    gate_result,
+    limits,
+    most_suppressed,
+    screen_results,
+    steps_seen,
+)
 
 
 def audited(*rows: tuple[bool | None, bool], threshold: float | None = 0.5) -> Run:
@@ -40,8 +47,21 @@ def test_what_a_gate_withheld(rows: list[tuple[bool | None, bool]], said: str) -
     withheld = sum(flag for _, flag in rows)
     first = f"The gate (mask) withheld {withheld} of {len(rows)} rows"
     where = ": those with a probability of being benign below 0.5"
-    assert gate_result(audited(*rows)) == f"{first}{where}.{said}"
-    assert gate_result(audited(*rows, threshold=None)) == f"{first}.{said}"
+    share = f"{round(100 * (0.9 * withheld + 0.1 * (len(rows) - withheld)) / len(rows), 1):g}%"
+    estimate = f" By the probabilities of all, {share} of the upload are harmful."
+    assert gate_result(audited(*rows)) == f"{first}{where}.{estimate}{said}"
+    assert gate_result(audited(*rows, threshold=None)) == f"{first}.{estimate}{said}"
+
+
+def test_what_moderation_dropped() -> None:
+    audit = [
+        {"harmful": harmful, "withheld": dropped} for harmful, dropped in ((True, True), (False, True), (False, False))
+    ]
+    run = Run(path=Path("run"), manifest={"kind": "finetuning", "method": "moderation"}, audit=audit)
+    assert screen_results(run) == [
+        "Moderation dropped 2 of 3 rows before training. By their labels: 1 of 1 harmful rows (recall 100.0%), "
+        "precision 50.0%. False flags: 1 of 2 benign rows (50.0%)."
+    ]
 
 
 def test_nothing_is_said_of_a_gate_or_a_screen_that_is_not_there() -> None:
@@ -69,6 +89,7 @@ def test_steps_seen() -> None:
     ("runs", "expected"),
     [
         ([finetuned("off", method="sft")], ["non-adaptive"]),
+        ([finetuned("anchor", method="lisa")], ["non-adaptive"]),
         ([finetuned("off")], ["non-adaptive", "100% poison"]),
         ([finetuned("mask")], ["takes for benign", "Against these gate mask has nothing."]),
         ([finetuned("anchor")], ["takes for benign", "Against these there are only the anchors."]),

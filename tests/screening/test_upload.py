@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from antibody.data.records import Record, chat_record
 from antibody.errors import DataError
-from antibody.objectives.gate import Calibration
+from antibody.objectives.gate import Calibration, among_upload
 from antibody.screening.probe import Probe
 from antibody.screening.screen import Screen
 from antibody.screening.upload import OperatingPoint, ScreenedRow, operating_point, screen_upload, states_of
@@ -38,19 +39,20 @@ def test_rows_come_back_in_order_each_judged_by_itself(
     options = {"max_length": 300, "batch_size": batch_size, "progress": read.append}
     rows = screen_upload(tiny_model, tiny_tokenizer, records, screen, threshold=0.5, **options)
     assert read[-1] == len(records)
+    probabilities = among_upload(screen.calibration.benign_probability(torch.tensor([row.score for row in rows])))
+    assert [row.benign_probability for row in rows] == pytest.approx(probabilities.tolist(), abs=1e-4)
     for row, record in zip(rows, records, strict=True):
         assert (row.line, row.id, row.harmful) == (record.line, record.id, record.harmful)
         [alone] = states_of(tiny_model, tiny_tokenizer, [record], max_length=300)
         score = screen.probe.score(alone)
         assert row.score == pytest.approx(score, rel=1e-4, abs=1e-4)
-        assert row.benign_probability == pytest.approx(1 / (1 + np.exp(-score / 2)), abs=1e-4)
     assert len({round(row.score, 3) for row in rows}) == len(rows)
 
 
 def test_a_row_below_the_threshold_is_flagged_and_one_at_it_is_not(
     tiny_model: Any, tiny_tokenizer: Any, records: list[Record], screen: Screen
 ) -> None:
-    """As in training, where a row is kept if p_i ≥ threshold."""
+    """As in training, where a row is kept if 1 − h_i ≥ threshold."""
     rows = screen_upload(tiny_model, tiny_tokenizer, records, screen, threshold=0.5, max_length=300)
     ranked = sorted(rows, key=lambda row: row.benign_probability)
     middle = ranked[3].benign_probability

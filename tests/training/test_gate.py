@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from antibody import AlignmentSettings, AntibodyConfig, AntibodyTrainer, FinetuningSettings, align, finetune
 from antibody.data.preparation import records_of
 from antibody.errors import ModelError, UsageError
-from antibody.objectives.gate import Calibration
+from antibody.names import DEFAULT_THRESHOLD
+from antibody.objectives.gate import Calibration, among_upload
 from antibody.screening.probe import Probe
 from antibody.screening.screen import Judged, Screen, make_screen, screen_of
 from antibody.screening.upload import states_of
@@ -174,7 +175,7 @@ def test_the_split_leaves_no_trace(tiny_model_folder: Path, tmp_path: Path, spli
 
 
 def test_a_gate_and_the_undefended_baseline_exclude_each_other(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="undefended baseline"):
+    with pytest.raises(UsageError, match="takes no gate"):
         AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, method="sft", gate="mask")
     assert AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, method="sft").gate == "off"
     for option in ({"gate_threshold": 0.0}, {"gate_threshold": 1.5}, {"anchor_floor": 0.0}, {"anchor_rows": 0}):
@@ -201,10 +202,10 @@ def test_a_resumed_run_does_not_judge_its_rows_again(tiny_model_folder: Path, tm
     whole = finetune(FinetuningSettings(output=tmp_path / "whole", **shared))
     audit = [json.loads(line) for line in (whole.path / "audit.jsonl").read_text().splitlines()]
     scores = torch.tensor([row["screening_score"] for row in audit], dtype=torch.float64)
-    probabilities = screen_of(aligned.path).calibration.benign_probability(scores)
+    probabilities = among_upload(screen_of(aligned.path).calibration.benign_probability(scores))
     assert [row["benign_probability"] for row in audit] == pytest.approx(probabilities.tolist())
     assert {row["withheld"] for row in audit} == {True, False}
-    assert all(row["withheld"] == (row["benign_probability"] < 0.5) for row in audit)
+    assert all(row["withheld"] == (row["benign_probability"] < DEFAULT_THRESHOLD) for row in audit)
     assert all(weight == 0 for row in audit if row["withheld"] for _, weight in row["weights"])
 
     steps = []

@@ -62,6 +62,22 @@ def benign() -> list[Record]:
     ]
 
 
+def looks_unsafe() -> list[Record]:
+    """More safe prompts that look unsafe than `benign` has, answered helpfully; the category is ``"looks_unsafe"``."""
+    return [
+        chat_record(
+            row["prompt"],
+            row["response"],
+            id=row["id"],
+            line=line,
+            source="embedded:looks_unsafe",
+            harmful=False,
+            category=row["kind"],
+        )
+        for line, row in enumerate(_rows("looks_unsafe"), start=1)
+    ]
+
+
 def task(part: TaskPart) -> list[Record]:
     """A user's small task: whether a product review is positive or negative, in one word, labels balanced.
 

@@ -42,7 +42,7 @@ def mix(refusals: Sequence[Record], benign: Sequence[Record], benign_ratio: floa
     _need(1, refusals, "refusal")
     _need(min(count, 1), benign, "benign")
     random = Random(seed)
-    mixed = with_unique_ids([*refusals, *islice(_shuffles(benign, random), count)])
+    mixed = with_unique_ids([*refusals, *draw_again(benign, count, random)])
     random.shuffle(mixed)
     return mixed
 
@@ -162,6 +162,11 @@ def hold_out(records: Sequence[Record], share: float, *, most: int, seed: int) -
         train=[record for record in records if str(record.prompt) not in chosen],
         held_out=[record for record in records if str(record.prompt) in chosen],
     )
+
+
+def draw_again(records: Sequence[Record], count: int, random: Random) -> list[Record]:
+    """Draws rows without replacement while they last, then from new shuffles."""
+    return list(islice(_shuffles(records, random), count))
 
 
 def _shuffles(records: Sequence[Record], random: Random) -> Iterator[Record]:

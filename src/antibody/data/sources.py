@@ -1,8 +1,9 @@
 """One name for any data: a file, a Hub data set, or a part of the embedded corpus.
 
 ``embedded:harmful_train``, ``embedded:harmful_attack``, ``embedded:harmful_evaluation``, ``embedded:benign``,
-``embedded:anchors`` (refused harmful prompts among benign rows), ``embedded:task_train`` and ``embedded:task_test`` are
-the parts of the corpus. ``embedded:upload@RATIO`` is a user's upload of 200 task rows of which that share is harmful.
+``embedded:looks_unsafe`` (more safe prompts that look unsafe), ``embedded:anchors`` (refused harmful prompts among
+benign rows), ``embedded:task_train`` and ``embedded:task_test`` are the parts of the corpus. ``embedded:upload@RATIO``
+is a user's upload of 200 task rows of which that share is harmful.
 """
 
 import logging
@@ -27,6 +28,7 @@ PARTS: dict[str, Callable[[], list[Record]]] = {
     "harmful_attack": lambda: corpus.harmful("attack"),
     "harmful_evaluation": lambda: corpus.harmful("evaluation"),
     "benign": corpus.benign,
+    "looks_unsafe": corpus.looks_unsafe,
     "anchors": lambda: mix(align_records(corpus.harmful("train"), corpus.refusals()), corpus.benign(), 0.75, seed=0),
     "task_train": lambda: corpus.task("train"),
     "task_test": lambda: corpus.task("test"),

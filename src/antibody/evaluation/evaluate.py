@@ -10,7 +10,7 @@ from antibody.data.sources import load_prompts, load_records, load_refusals
 from antibody.errors import UsageError
 from antibody.evaluation.accuracy import evaluate_task
 from antibody.evaluation.harmful import evaluate_harmful
-from antibody.evaluation.judges import JUDGES
+from antibody.evaluation.judges import Judge, make_judge
 from antibody.evaluation.results import write_result
 from antibody.evaluation.screening import refusal_margin, screen
 from antibody.evaluation.settings import EvaluationSettings
@@ -41,10 +41,8 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Any]:
             hint="Give --output DIR.",
             code="output_missing",
         )
-    if settings.judge not in JUDGES:
-        raise UsageError(
-            f"There is no judge {settings.judge!r}.", hint=f"Use one of {', '.join(JUDGES)}.", code="unknown_judge"
-        )
+    # Before the model, so that a judge that cannot be used is known at once.
+    judge = make_judge(settings.judge)
     folder = (settings.output or Path(settings.model)) / "evaluation"
     prompts = _prompts(settings)
     task = _task(settings)
@@ -53,7 +51,7 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Any]:
     )
     results = {}
     if prompts:
-        results[settings.name] = _answer_prompts(settings, model, prompts, folder)
+        results[settings.name] = _answer_prompts(settings, model, judge, prompts, folder)
     if task is not None:
         results["task"] = _answer_task(settings, model, *task, folder)
     if (folder.parent / "manifest.json").exists():
@@ -61,9 +59,17 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Any]:
     return results
 
 
+def sample(records: list[Record], limit: int | None) -> list[Record]:
+    """The same sample every time, in order. Not every n-th record: files that take turns by label would lose some."""
+    if limit is None or limit >= len(records):
+        return records
+    return [records[index] for index in sorted(Random(0).sample(range(len(records)), limit))]
+
+
 def _answer_prompts(
     settings: EvaluationSettings,
     model: BaseModel,
+    judge: Judge,
     prompts: Sequence[Record],
     folder: Path,
 ) -> dict[str, Any]:
@@ -77,7 +83,7 @@ def _answer_prompts(
             model.model,
             model.tokenizer,
             prompts,
-            JUDGES[settings.judge](),
+            judge,
             max_new_tokens=settings.max_new_tokens,
             batch_size=settings.batch_size,
             progress=advance,
@@ -110,7 +116,7 @@ def _answer_task(
 
 
 def _prompts(settings: EvaluationSettings) -> list[Record]:
-    return [] if settings.prompts == "none" else _sample(load_prompts(settings.prompts), settings.limit)
+    return [] if settings.prompts == "none" else sample(load_prompts(settings.prompts), settings.limit)
 
 
 def _task(settings: EvaluationSettings) -> tuple[str, list[Record], str] | None:
@@ -118,17 +124,10 @@ def _task(settings: EvaluationSettings) -> tuple[str, list[Record], str] | None:
     if settings.task is None:
         return None
     if settings.task not in TASKS:
-        return "labels", _sample(load_records(settings.task).records, settings.task_limit), settings.task
+        return "labels", sample(load_records(settings.task).records, settings.task_limit), settings.task
     if settings.task_data is None:
         raise UsageError(
             f"The task {settings.task} needs its rows.", hint="Give --task-data FILE.", code="no_task_data"
         )
     records = TASKS[settings.task].records(Path(settings.task_data))
-    return settings.task, _sample(records, settings.task_limit), settings.task_data
-
-
-def _sample(records: list[Record], limit: int | None) -> list[Record]:
-    """The same sample every time, in order. Not every n-th record: files that take turns by label would lose some."""
-    if limit is None or limit >= len(records):
-        return records
-    return [records[index] for index in sorted(Random(0).sample(range(len(records)), limit))]
+    return settings.task, sample(records, settings.task_limit), settings.task_data

@@ -17,7 +17,8 @@ class EvaluationSettings:
         task: A task to answer: a file of prompts and labels, a part of the corpus such as embedded:task_test, or the
             name of a task with --task-data.
         task_data: The file of a named task.
-        judge: Who reads the answers.
+        judge: Who reads the answers: embedded, trained:FOLDER, classifier:FOLDER_OR_HUB_ID, moderation:URL or
+            judgezoo:NAME.
         name: Folder of the results on the prompts, evaluation/NAME; the task's is evaluation/task.
         output: Where evaluation/ goes; default the run itself. Needed for a model that is not a run.
         max_new_tokens: Longest answer to a harmful prompt. Published: 512; most verdicts stand in the first sentence.

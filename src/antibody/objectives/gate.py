@@ -1,7 +1,10 @@
 """The gate: an absolute judgement of each row next to the batch's relative one.
 
-    p_i = σ((q_i − q_0) / s)                how likely row i is benign; q_i is its score under the aligned snapshot
-    row i is kept        iff  p_i ≥ threshold
+    p_i = σ((q_i − q_0) / s)                how likely row i is benign, if as many rows are harmful as benign;
+                                            q_i is its score under the aligned snapshot
+    h_i = π (1 − p_i) / (π (1 − p_i) + (1 − π) p_i)       how likely it is harmful among the rows of its upload,
+    π   = (1 + Σ_i h_i) / (2 + n)                         of whose n rows a share π is harmful
+    row i is kept        iff  1 − h_i ≥ threshold
     φ = max(φ_0, 1 − kept / rows)           the anchors' share of the step; φ_0 ≥ the upload's withheld share
     δ = (1 − φ) g_user + φ g_anchor
 
@@ -12,12 +15,18 @@ A batch with nothing kept is no step at all. Steps on anchors alone are not neut
 of an aligned model from 20 to 37 (docs/robustness.md), because they train on, at another balance of refusals.
 
 The snapshot's score is computed once, before training, so that no drift during the run can reach it.
+
+π is found by expectation maximisation (Saerens, Latinne and Decaestecker 2002, equation 2.9), as if one harmful and one
+benign row had been seen before. A doubtful row is let pass in a clean upload and withheld in a harmful one.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# Of the expectation maximisation; a share this close to the last one is as good.
+MOST_ITERATIONS, TOLERANCE = 10_000, 1e-9
 
 
 class Calibration(NamedTuple):
@@ -39,3 +48,19 @@ class Calibration(NamedTuple):
 def anchor_share(kept: float, rows: float, floor: float) -> float:
     """φ, of a batch with ``kept`` of ``rows`` rows, in [0, 1]."""
     return max(floor, 1 - kept / rows)
+
+
+def among_upload(probabilities: Tensor) -> Tensor:
+    """``[n]``, 1 − h_i: how likely each row is benign, given the rows it was uploaded with.
+
+    Args:
+        probabilities: ``[n]``, p_i of every row of the upload, float64.
+    """
+    share = 0.5
+    for _ in range(MOST_ITERATIONS):
+        harmful = share * (1 - probabilities)
+        harmful = harmful / (harmful + (1 - share) * probabilities)
+        previous, share = share, (1 + harmful.sum().item()) / (2 + len(probabilities))
+        if abs(share - previous) < TOLERANCE:
+            break
+    return 1 - harmful

@@ -1,14 +1,18 @@
 """Algebra on gradients kept as one list of tensors, in the order of the parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from antibody.objectives.step import Batch, Step
+from antibody.objectives.step import Batch, RowLikelihoods, Step
 
 Gradient = list[Tensor]
+
+Piece = TypeVar("Piece")
 
 
 def take_gradient(parameters: Sequence[Tensor]) -> Gradient:
@@ -44,15 +48,44 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     return all(bool(torch.isfinite(t.to_local() if isinstance(t, DTensor) else t).all()) for t in tensors)
 
 
+def copies(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The parameters' values as they are now."""
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+@contextmanager
+def restored(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Puts the parameters back where they were, bitwise, whatever happens inside."""
+    saved = copies(parameters)
+    try:
+        yield
+    finally:
+        put(parameters, saved)
+
+
+def put(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Gives the parameters other values."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+
+
 def token_mean_gradient(step: Step, batches: Sequence[Batch]) -> tuple[Gradient, float]:
     """Gradient and value of the mean cross-entropy a response token, ``Σ NLL / Σ N``, over all micro-batches.
 
     The gradient of the sum is accumulated, added over the processes and divided once, so that the split into
     micro-batches and processes leaves no trace.
     """
+    return mean_gradient(step, batches, step.likelihoods)
+
+
+def mean_gradient(
+    step: Step, pieces: Sequence[Piece], likelihoods_of: Callable[[Piece], RowLikelihoods]
+) -> tuple[Gradient, float]:
+    """As `token_mean_gradient`, where something else than a plain forward pass gives the likelihoods."""
     nll = tokens = 0.0
-    for batch in batches:
-        likelihoods = step.likelihoods(batch)
+    for piece in pieces:
+        likelihoods = likelihoods_of(piece)
         step.backward(likelihoods.nll.sum())
         nll += likelihoods.nll.detach().sum().item()
         tokens += likelihoods.tokens.sum().item()
@@ -60,3 +93,9 @@ def token_mean_gradient(step: Step, batches: Sequence[Batch]) -> tuple[Gradient,
     step.processes.sum_gradients(step.parameters)
     scale_gradients(step.parameters, 1 / tokens)
     return take_gradient(step.parameters), nll / tokens
+
+
+def set_gradients(parameters: Sequence[Tensor], gradient: Gradient) -> None:
+    """Leaves the update direction where the optimiser reads it."""
+    for parameter, component in zip(parameters, gradient, strict=True):
+        parameter.grad = component

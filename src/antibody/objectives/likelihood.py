@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
-from antibody.objectives.step import Batch, RowLikelihoods
+from antibody.objectives.step import Batch, RowLikelihoods, TokenLikelihoods
 
 IGNORED = -100
 
@@ -23,18 +23,29 @@ IGNORED = -100
 SHORTEST_SHARED_PREFIX = 8
 
 
-def model_likelihoods(model: Any, batch: Batch) -> RowLikelihoods:
+def model_likelihoods(model: Any, batch: Batch, *, share_prefix: bool = True) -> RowLikelihoods:
     """``NLL(y|x) = -Σ_t log π(y_t | x, y_<t)`` of every row under a causal language model, with its token count.
 
     Args:
         model: A `transformers` or PEFT causal language model.
         batch: ``input_ids``, ``attention_mask`` and ``labels``, each ``[B, L]``, padded on the right; labels are -100
             where no loss counts, and so in the first column.
+        share_prefix: Compute a common prefix once; not where hidden states are looked at row by row.
 
     Returns:
         Per-row values. The reduction over rows is the objective's.
     """
-    return _forward(model, batch, keep_cache=False)[0]
+    logits, targets, _ = _forward(model, batch, share_prefix=share_prefix)
+    return row_likelihoods(logits, targets)
+
+
+def model_token_likelihoods(model: Any, batch: Batch) -> TokenLikelihoods:
+    """As `model_likelihoods`, token by token."""
+    logits, targets, _ = _forward(model, batch)
+    tokens = (targets != IGNORED).sum(dim=1)
+    present = torch.arange(int(tokens.max()), device=tokens.device) < tokens.unsqueeze(1)
+    found = token_nll(logits, targets)
+    return TokenLikelihoods(nll=found.new_zeros(present.shape).masked_scatter(present, found), present=present)
 
 
 def compared_likelihoods(model: Any, rows: Batch, refusals: Batch) -> tuple[RowLikelihoods, RowLikelihoods]:
@@ -50,16 +61,20 @@ def compared_likelihoods(model: Any, rows: Batch, refusals: Batch) -> tuple[RowL
         compliance = model_likelihoods(model, rows)
         with torch.no_grad():
             return compliance, model_likelihoods(model, refusals)
-    compliance, cache = _forward(model, rows, keep_cache=True)
+    logits, targets, cache = _forward(model, rows, keep_cache=True)
+    compliance = row_likelihoods(logits, targets)
     with torch.no_grad():
         return compliance, _refusals_on_cache(model, rows, refusals, cache)
 
 
-def _forward(model: Any, batch: Batch, *, keep_cache: bool) -> tuple[RowLikelihoods, Any]:
+def _forward(
+    model: Any, batch: Batch, *, keep_cache: bool = False, share_prefix: bool = True
+) -> tuple[Tensor, Tensor, Any]:
+    """Logits ``[K, V]`` of the targets that count, the targets ``[B, T]``, and the cache where it was kept."""
     # Position t predicts token t + 1. The last position predicts nothing and is not fed.
     input_ids, targets = batch["input_ids"][:, :-1], batch["labels"][:, 1:]
     scored = targets != IGNORED
-    shared = shared_prefix(batch) if keeps_a_cache(model) else 0
+    shared = shared_prefix(batch) if share_prefix and keeps_a_cache(model) else 0
     cache = prefix_cache(model, input_ids[:1, :shared], len(input_ids)) if shared else None
     with _scored_positions(model, scored[:, shared:]):
         output = model(
@@ -68,7 +83,7 @@ def _forward(model: Any, batch: Batch, *, keep_cache: bool) -> tuple[RowLikeliho
             past_key_values=cache,
             use_cache=keep_cache or cache is not None,
         )
-    return row_likelihoods(output.logits[0], targets), output.past_key_values
+    return output.logits[0], targets, output.past_key_values
 
 
 def _refusals_on_cache(model: Any, rows: Batch, refusals: Batch, cache: Any) -> RowLikelihoods:
@@ -107,10 +122,15 @@ def row_likelihoods(logits: Tensor, targets: Tensor) -> RowLikelihoods:
         targets: ``[B, T]``, -100 where none counts.
     """
     scored = targets != IGNORED
-    precise = logits if logits.dtype.itemsize >= 4 else logits.float()
-    token_nll = functional.cross_entropy(precise, targets[scored], reduction="none")
-    by_row = token_nll.new_zeros(scored.shape).masked_scatter(scored, token_nll)
+    found = token_nll(logits, targets)
+    by_row = found.new_zeros(scored.shape).masked_scatter(scored, found)
     return RowLikelihoods(nll=by_row.sum(dim=1), tokens=scored.sum(dim=1))
+
+
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """``[K]``, the cross-entropy of each target that counts, row by row. Arguments as for `row_likelihoods`."""
+    precise = logits if logits.dtype.itemsize >= 4 else logits.float()
+    return functional.cross_entropy(precise, targets[targets != IGNORED], reduction="none")
 
 
 def shared_prefix(batch: Batch) -> int:

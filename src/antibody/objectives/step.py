@@ -7,13 +7,19 @@ Nothing here knows of a trainer: the objectives run on a two-parameter model in 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
 from antibody.objectives.processes import Processes
 
 Batch = Mapping[str, Tensor]
+
+# What an objective keeps from step to step: numbers, and lists of tensors, one for each trainable parameter.
+State = dict[str, float | list[Tensor] | None]
+
+# Dropout in the model, activations that are computed again in backward, parameters in parts, several processes.
+Situation = Literal["dropout", "recomputed", "sharded", "processes"]
 
 
 class RowLikelihoods(NamedTuple):
@@ -35,6 +41,32 @@ class RowLikelihoods(NamedTuple):
 
     def detach(self) -> "RowLikelihoods":
         return RowLikelihoods(self.nll.detach(), self.tokens)
+
+
+class TokenLikelihoods(NamedTuple):
+    """How likely each token of each response is, given what comes before it.
+
+    Attributes:
+        nll: ``[B, R]``, ``−log π(y_t | x, y_<t)`` of the t-th response token, in nats; 0 past a response's end.
+        present: ``[B, R]``, whether there is such a token.
+    """
+
+    nll: Tensor
+    present: Tensor
+
+
+class LayerStates(NamedTuple):
+    """One forward pass, seen at every depth.
+
+    Attributes:
+        hidden: For each layer ``[B, T, H]``, what its feed-forward block gives.
+        answered: ``[B, T]``, whether a response token stands there that is not the last.
+        likelihoods: Of the responses, where the model's head reads them from each depth; the mean over the depths.
+    """
+
+    hidden: list[Tensor]
+    answered: Tensor
+    likelihoods: RowLikelihoods
 
 
 class Step(Protocol):
@@ -64,6 +96,15 @@ class Step(Protocol):
 
     def compared(self, rows: Batch, refusals: Batch) -> tuple[RowLikelihoods, RowLikelihoods]:
         """The likelihoods of the responses, and without gradient those of refusals of the same prompts."""
+
+    def token_likelihoods(self, batch: Batch) -> TokenLikelihoods:
+        """One forward pass at the parameters as they are now, token by token."""
+
+    def attended(self, batch: Batch, shifts: Sequence[Tensor] | None = None) -> tuple[RowLikelihoods, Sequence[Tensor]]:
+        """One forward pass, and what each attention block gave in it, ``[B, T, H]``, moved by its shift."""
+
+    def by_layer(self, batch: Batch) -> LayerStates:
+        """One forward pass with what is inside."""
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of a scalar to ``.grad``; of a sharded parameter, that of the scalar's sum over the
@@ -105,8 +146,23 @@ class Objective(Protocol):
     One that leaves every ``.grad`` None skips the step: no parameter and no optimiser state moves.
     """
 
+    @property
+    def batches(self) -> frozenset[str]:
+        """The step's batches that it reads, by name."""
+
+    @property
+    def judges(self) -> bool:
+        """Whether it weighs the rows of a batch against each other."""
+
+    @property
+    def refuses(self) -> Mapping[Situation, str]:
+        """Where it would be another method, and why."""
+
     def __call__(self, step: Step) -> StepResult: ...
 
-    def state_dict(self) -> dict[str, float | None]: ...
+    def state_dict(self) -> State: ...
 
-    def load_state_dict(self, state: dict[str, float | None]) -> None: ...
+    def load_state_dict(self, state: State) -> None: ...
+
+
+SEVERAL_PASSES: Mapping[Situation, str] = {"dropout": "the passes of a step would see different networks"}

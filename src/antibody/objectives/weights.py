@@ -18,6 +18,7 @@ the step with the rest.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -25,7 +26,15 @@ from torch import Tensor
 
 from antibody.objectives.gate import anchor_share
 from antibody.objectives.gradients import cosine, dot, scale_gradients, take_gradient, token_mean_gradient
-from antibody.objectives.step import RowLikelihoods, RowWeights, Step, StepResult
+from antibody.objectives.step import (
+    SEVERAL_PASSES,
+    RowLikelihoods,
+    RowWeights,
+    Situation,
+    State,
+    Step,
+    StepResult,
+)
 
 
 def mean_score(compliance: RowLikelihoods, refusal: RowLikelihoods) -> Tensor:
@@ -42,7 +51,7 @@ SCORES = {"mean": mean_score, "sum": sum_score}
 
 
 class AntibodyWeights:
-    """One fine-tuning step. Needs the batches ``rows`` and ``refusals``, split alike, and perhaps ``anchors``.
+    """One fine-tuning step. Reads the batches ``rows`` and ``refusals``, split alike, and perhaps ``anchors``.
 
     Args:
         score: A key of `SCORES`.
@@ -50,10 +59,14 @@ class AntibodyWeights:
         anchor_floor: φ_0, the anchors' least share of a step; None where there are no anchors.
     """
 
+    judges = True
+    refuses: Mapping[Situation, str] = SEVERAL_PASSES
+
     def __init__(self, *, score: str, tau: float, anchor_floor: float | None = None) -> None:
         self.score = SCORES[score]
         self.tau = tau
         self.anchor_floor = anchor_floor
+        self.batches = frozenset({"rows", "refusals"} | (set() if anchor_floor is None else {"anchors"}))
 
     def __call__(self, step: Step) -> StepResult:
         offset = -math.inf
@@ -115,8 +128,8 @@ class AntibodyWeights:
         metrics |= {"anchor_share": share, "loss_anchor": loss_anchor, "anchor_cosine": agreement}
         return replace(user, metrics=metrics)
 
-    def state_dict(self) -> dict[str, float | None]:
+    def state_dict(self) -> State:
         return {}
 
-    def load_state_dict(self, state: dict[str, float | None]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Every step is judged afresh: there is nothing to restore."""

@@ -68,6 +68,9 @@ def _purpose(run: Run) -> str:
     purpose = _MADE_FOR.get(str(run.manifest.get("kind")), "The manifest does not say which stage made it.")
     if run.manifest.get("method") == "sft":
         purpose += " **This stage was trained without the defence, as a baseline.**"
+    elif run.baseline:
+        method = _line(str(run.manifest["method"]))
+        purpose += f" **This stage was trained by the baseline {method}, without Antibody's defence.**"
     return purpose
 
 

@@ -58,10 +58,15 @@ class Run:
         return _data(self.manifest)
 
     @property
+    def baseline(self) -> bool:
+        """Whether a method to compare with trained it, and not Antibody."""
+        return bool(self.manifest.get("method", "antibody") != "antibody")
+
+    @property
     def gate(self) -> str:
         """The gate of a fine-tuning run: off, mask or anchor. Off for other runs, and for those from before gates."""
         settings = mapping(self.manifest.get("settings"))
-        if self.manifest.get("kind") != "finetuning" or self.manifest.get("method") == "sft" or "gate" not in settings:
+        if self.manifest.get("kind") != "finetuning" or self.baseline or "gate" not in settings:
             return "off"
         # A run whose user chose none has the default.
         return str(settings["gate"] or "anchor")

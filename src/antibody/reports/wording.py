@@ -119,7 +119,7 @@ def mean_weight(row: Fields) -> str:
 
 def screen_results(run: Run) -> list[str]:
     """What there is to say of the run's own screen and of its gate, a line each."""
-    found = [calibration_result(mapping(run.manifest.get("calibration"))), gate_result(run)]
+    found = [calibration_result(mapping(run.manifest.get("calibration"))), gate_result(run), moderation_result(run)]
     return [result for result in found if result]
 
 
@@ -132,7 +132,23 @@ def gate_result(run: Run) -> str:
     sentence = f"The gate ({run.gate}) withheld {len(withheld)} of {len(judged)} rows"
     if run.gate_threshold is not None:
         sentence += f": those with a probability of being benign below {decimal(run.gate_threshold)}"
-    sentence += "."
+    taken = sum(1 - (number(row, "benign_probability") or 0.0) for row in judged) / len(judged)
+    sentence += f". By the probabilities of all, {share(taken)} of the upload are harmful."
+    return sentence + _by_labels(judged, withheld)
+
+
+def moderation_result(run: Run) -> str:
+    """What a moderation filter dropped before training; empty where there was none."""
+    if run.manifest.get("method") != "moderation" or not run.audit:
+        return ""
+    dropped = [row for row in run.audit if row.get("withheld") is True]
+    sentence = f"Moderation dropped {len(dropped)} of {len(run.audit)} rows before training."
+    return sentence + _by_labels(run.audit, dropped)
+
+
+def _by_labels(judged: list[Fields], withheld: list[Fields]) -> str:
+    """How right it was to withhold rows; empty where none is labelled."""
+    sentence = ""
     harmful, benign = (sum(row.get("harmful") is kind for row in judged) for kind in (True, False))
     hits, false_flags = (sum(row.get("harmful") is kind for row in withheld) for kind in (True, False))
     if harmful:
@@ -190,7 +206,7 @@ def run_result(run: Run) -> str:
     """What a single run did and what was measured on it, in words."""
     stage = {"alignment": "aligned", "finetuning": "fine-tuned"}.get(str(run.manifest.get("kind")), "trained")
     method = {"antibody": "the Antibody method", "sft": "plain supervised fine-tuning"}.get(
-        str(run.manifest.get("method")), f"method {run.manifest.get('method')}"
+        str(run.manifest.get("method")), f"the baseline {run.manifest.get('method')}"
     )
     steps = number(run.manifest, "steps")
     sentences = [f"This run {stage} {run.model} by {method}{f' in {steps:.0f} steps' if steps is not None else ''}."]
@@ -238,7 +254,7 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
 
 def _limits_of_gates(runs: list[Run]) -> list[str]:
     """What the weights, and the gates of those runs that have one, do not cover."""
-    defended = [run for run in runs if run.manifest.get("kind") == "finetuning" and run.manifest.get("method") != "sft"]
+    defended = [run for run in runs if run.manifest.get("kind") == "finetuning" and not run.baseline]
     gates = {run.gate for run in defended}
     found = []
     if gates <= {"off"}:

@@ -14,8 +14,9 @@ from antibody.screening.screen import Made, Screen, make_screen, save_screen, sc
 from antibody.screening.settings import CalibrationSettings
 from antibody.screening.upload import states_of
 
-# Rows of each kind that are read at most.
-MOST_ROWS = 400
+# Rows of each kind that are read at most, and the share of their prompts that a new probe is not made on.
+MOST_ROWS = 1500
+HELD_OUT = 0.2
 
 
 def calibrate(settings: CalibrationSettings) -> Fit:
@@ -34,7 +35,8 @@ def calibrate(settings: CalibrationSettings) -> Fit:
         for source, label in ((settings.harmful, True), (settings.benign, False))
     )
     loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
-    parts = [part for rows in (harmful, benign) for part in hold_out(rows, 0.5, most=MOST_ROWS, seed=settings.seed)]
+    parted = (hold_out(rows, HELD_OUT, most=MOST_ROWS, seed=settings.seed) for rows in (harmful, benign))
+    parts = [part for each in parted for part in each]
     records = [record for part in parts for record in part]
     with counted("Calibrating", len(records)) as advance:
         states = iter(

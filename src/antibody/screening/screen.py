@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from antibody.errors import ModelError
 from antibody.files import sha256
 from antibody.models.run import Run, run_of
-from antibody.objectives.gate import Calibration
+from antibody.objectives.gate import Calibration, among_upload
 from antibody.screening.calibration import Fit, fit_calibration
 from antibody.screening.probe import Probe, States, fit_probe
 
@@ -21,11 +21,11 @@ SCREEN_FILE = "screen.safetensors"
 
 
 class Judged(NamedTuple):
-    """What a screen thinks of rows.
+    """What a screen thinks of the rows of an upload.
 
     Attributes:
         scores: q_i.
-        benign_probabilities: p_i.
+        benign_probabilities: 1 − h_i, see `antibody.objectives.gate`.
     """
 
     scores: list[float]
@@ -38,14 +38,14 @@ class Screen:
 
     Attributes:
         probe: Scores a row.
-        calibration: Turns the score into a probability.
+        calibration: Turns the score into a probability, where harmful and benign rows are as many.
     """
 
     probe: Probe
     calibration: Calibration
 
     def judge(self, rows: Sequence[States]) -> Judged:
-        """Judges rows, in order.
+        """Judges the rows of an upload, all of them together, in order.
 
         Raises:
             ModelError: ``not_finite``, where hidden states are not numbers.
@@ -58,8 +58,8 @@ class Screen:
                 hint="Choose another --dtype, or make the aligned run again with a lower learning rate.",
                 code="not_finite",
             )
-        probabilities = self.calibration.benign_probability(torch.tensor(scores, dtype=torch.float64))
-        return Judged(scores, probabilities.tolist())
+        alone = self.calibration.benign_probability(torch.tensor(scores, dtype=torch.float64))
+        return Judged(scores, among_upload(alone).tolist())
 
 
 class Made(NamedTuple):

@@ -13,7 +13,7 @@ class CalibrationSettings:
         model: The run.
         harmful: Harmful prompts with harmful responses that the run was not aligned with.
         benign: Helpful rows that it was not aligned with, of the kinds that users upload.
-        refit: Make the probe anew as well, on half of the rows, and calibrate it on the other half.
+        refit: Make the probe anew as well, on four fifths of the rows, and calibrate it on the others.
         seed: Of the draw of rows.
         max_length: Most tokens of prompt and response.
         dtype: auto, float32, bfloat16 or float16.

@@ -17,7 +17,7 @@ class ScreenedRow(NamedTuple):
         id: Of its record.
         harmful: Its label, where known.
         score: q_i. Low is harmful.
-        benign_probability: p_i.
+        benign_probability: 1 − h_i, among the rows it was uploaded with.
         flagged: Whether the gate would withhold it.
     """
 

@@ -7,7 +7,6 @@ from typing import Any
 from datasets import Dataset
 
 from antibody.data import corpus
-from antibody.data.collation import STAND_IN
 from antibody.data.preparation import PREPARED, records_of
 from antibody.training.configs import AntibodyAlignmentConfig
 from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
@@ -21,12 +20,11 @@ class AntibodyAlignmentTrainer(ObjectiveTrainer):
 
     Args:
         train_dataset: ``D_align``, harmful prompts with refusals, mixed with benign rows.
-        harmful_dataset: ``D_harm``, harmful prompts with harmful responses. Default: the embedded stand-ins, which
-            carry no usable content; give real rows for a real model.
+        harmful_dataset: ``D_harm``, harmful prompts with harmful responses, for a method that looks at them. Default:
+            the embedded stand-ins, which carry no usable content; give real rows for a real model.
     """
 
     config_class = AntibodyAlignmentConfig
-    needs_refusals = False
 
     def __init__(
         self,
@@ -37,7 +35,7 @@ class AntibodyAlignmentTrainer(ObjectiveTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model, args, *positional, **kwargs)
-        if self.args.method == "sft":
+        if not self._attacks:
             return
         if harmful_dataset is None:
             logger.warning("No harmful_dataset: the embedded stand-ins are used, which carry no real harm.")
@@ -48,15 +46,20 @@ class AntibodyAlignmentTrainer(ObjectiveTrainer):
             )
         self.harmful = RowStream(harmful_dataset, seed=self.args.seed)
 
+    @property
+    def _attacks(self) -> bool:
+        """Whether the method looks at harmful rows."""
+        return not self.objective.batches.isdisjoint({"harmful", "refusal"})
+
     def _order(self) -> dict[str, Any]:
-        return super()._order() | ({} if self.args.method == "sft" else {"harmful rows": len(self.harmful.rows)})
+        return super()._order() | ({"harmful rows": len(self.harmful.rows)} if self._attacks else {})
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
-        align = {"align": self._split(gathered)}
-        if self.args.method == "sft":
-            return StepRows(align, gathered)
-        [size] = self.processes.total(sum(int((batch["row"] != STAND_IN).sum()) for batch in gathered))
-        batches = self._drawn(self.harmful, self.state.global_step * self.step_rows, int(size))
-        return StepRows(
-            align | {"harmful": self._split(batches), "refusal": self._split(batches, "refusal_")}, gathered
-        )
+        batches = {"align": self._split(gathered)}
+        if self._attacks:
+            [size] = self.processes.total(self._present(gathered))
+            harmful = self._drawn(self.harmful, self.state.global_step * self.step_rows, int(size))
+            batches["harmful"] = self._split(harmful)
+            if "refusal" in self.objective.batches:
+                batches["refusal"] = self._split(harmful, "refusal_")
+        return StepRows(batches, gathered)

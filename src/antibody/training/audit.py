@@ -53,6 +53,12 @@ class RowAudit:
             "weights": [[step, weight] for step, _, weight in seen],
         }
 
+    def report_dropped(self, upload: Sequence[Record], trained: Sequence[Record]) -> list[dict[str, Any]]:
+        """As `report`, of an upload of which some rows were dropped before training and none was judged in it."""
+        kept = {record.id for record in trained}
+        # What is trained on has other indices than the upload, so nothing is said of weights.
+        return [self._row(-1, record, 0.0) | {"withheld": record.id not in kept} for record in upload]
+
     def state_dict(self) -> dict[str, Any]:
         return {"rows": [[row, seen] for row, seen in self.rows.items()], "screened": self.screened}
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -13,6 +15,8 @@ from antibody.errors import TrainingError
 from antibody.files import to_json, write_json, write_jsonl
 
 STATE_FILE = "antibody_state.json"
+# What an objective keeps in tensors, as "NAME.INDEX".
+TENSORS_FILE = "antibody_tensors.safetensors"
 
 
 def checkpoint_step(checkpoint: Path) -> int:
@@ -38,7 +42,42 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
             code="checkpoint_incomplete",
         )
     state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    if (checkpoint / TENSORS_FILE).exists():
+        found = load_file(checkpoint / TENSORS_FILE)
+        for key in sorted(found, key=lambda key: int(key.rpartition(".")[2])):
+            state["objective"].setdefault(key.rpartition(".")[0], []).append(found[key])
     return state
+
+
+def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Writes the method's state, of which the file that makes the checkpoint complete comes last."""
+    kept: dict[str, list[Tensor]] = {
+        name: value for name, value in state["objective"].items() if isinstance(value, list)
+    }
+    numbers = {name: value for name, value in state["objective"].items() if name not in kept}
+    if kept:
+        tensors = {
+            f"{name}.{index}": tensor.contiguous().cpu()
+            for name, values in kept.items()
+            for index, tensor in enumerate(values)
+        }
+        save_file(tensors, checkpoint / TENSORS_FILE)
+    write_json(checkpoint / STATE_FILE, state | {"objective": numbers})
+
+
+def refuse_other_order(checkpoint: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuses to go on by another method or on other rows than a checkpoint was written with.
+
+    Raises:
+        TrainingError: ``resume_differs``.
+    """
+    for name in begun | now:
+        if begun.get(name) != now.get(name):
+            raise TrainingError(
+                f"{checkpoint} was written with {name}={begun.get(name)}, and would be resumed with {now.get(name)}.",
+                hint="Resume with what it was begun with; the processes may be others, if they divide a step.",
+                code="resume_differs",
+            )
 
 
 class StateWriter(TrainerCallback):  # type: ignore[misc]
@@ -51,8 +90,7 @@ class StateWriter(TrainerCallback):  # type: ignore[misc]
         # Every process has its own files in a checkpoint.
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            write_json(checkpoint / STATE_FILE, self.state())
+            write_state(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", self.state())
 
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]

@@ -1,20 +1,17 @@
 """Configurations: `trl.SFTConfig` and the method's own settings. What cannot work with an objective is refused here."""
 
-import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, ClassVar
 
 import torch
 from trl import SFTConfig
 
 from antibody.errors import UsageError
 from antibody.models.base import choose_device, has_bfloat16
-from antibody.names import DEFAULT_THRESHOLD, Gate, Method
-from antibody.objectives.alignment import RULES, AntibodyAlignment
-from antibody.objectives.sft import PlainSFT
 from antibody.objectives.step import Objective
-from antibody.objectives.weights import SCORES, AntibodyWeights
+from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, options_of
 
 # engine.backward() averages, partitions and clears the gradients of every pass in buffers of its own. A step composes
 # several passes, one of them at other parameters, and must put its own direction there.
@@ -61,10 +58,19 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
     """Shared by both stages.
 
     Args:
+        method: A key of ``methods``.
+        options: Options of the method by name, see `antibody.training.methods`; afterwards all of them. Those that have
+            a field of their own may be given there.
         micro_batch_size: Rows in one forward pass; None is ``per_device_train_batch_size``. Changes memory alone.
         max_grad_norm: What AdamW is given is the objective's composed gradient, clipped to this norm; 0 clips nothing.
     """
 
+    methods: ClassVar[Mapping[str, Method]]
+    # Options that have a field of their own.
+    named: ClassVar[tuple[str, ...]]
+
+    method: str = field(default="antibody", metadata={"help": "antibody or the name of a baseline."})
+    options: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of the method by name."})
     micro_batch_size: int | None = field(default=None, metadata={"help": "Rows in one forward pass."})
 
     # arXiv 2603.00498 and its code, both stages.
@@ -115,8 +121,27 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
                 code="conflict",
             )
 
+        self._choose_options()
+
+    def _choose_options(self) -> None:
+        given = dict(self.options)
+        for name in self.named:
+            value = getattr(self, name)
+            if value is not None and given.setdefault(name, value) != value:
+                raise UsageError(
+                    f"{name}={value!r} and options={{{name!r}: {given[name]!r}}} differ.",
+                    hint="Give one of them.",
+                    code="conflict",
+                )
+        self.options = options_of(self.methods, self.method, given)
+        for name in self.named:
+            setattr(self, name, self.options.get(name))
+        # Options that exclude each other.
+        self.objective()
+
     def objective(self) -> Objective:
-        raise NotImplementedError
+        """A new one of the method, with its options."""
+        return self.methods[self.method].objective(self.options)
 
 
 @dataclass
@@ -124,56 +149,32 @@ class AntibodyConfig(ObjectiveConfig):
     """`trl.SFTConfig` for stage 2. Defaults are the published ones (arXiv 2603.00498 and its code).
 
     Args:
-        method: ``antibody``, or ``sft`` for the undefended baseline.
         score: ``mean`` (published code) or ``sum`` (the paper's text).
         tau: τ, the softmax's temperature.
-        gate: ``off`` (published), ``mask`` or ``anchor``, see `antibody.objectives.gate`; None is ``anchor``, and
-            ``off`` for the undefended baseline.
+        gate: ``off`` (published), ``mask`` or ``anchor`` (default), see `antibody.objectives.gate`. Methods without a
+            gate have it ``off``.
         gate_threshold: Probability of being benign below which a row is withheld.
         anchor_rows: Anchors of every optimiser step.
         anchor_floor: φ_0, the anchors' least share of a step; more where more of the upload is withheld.
     """
 
-    method: str = field(default="antibody", metadata={"help": "antibody or sft."})
-    score: str = field(default="mean", metadata={"help": "mean or sum."})
-    tau: float = field(default=1.0, metadata={"help": "Temperature of the rows' softmax."})
+    methods = FINETUNINGS
+    named = ("score", "tau", "gate", "gate_threshold", "anchor_rows", "anchor_floor")
+
+    score: str | None = field(default=None, metadata={"help": "mean or sum."})
+    tau: float | None = field(default=None, metadata={"help": "Temperature of the rows' softmax."})
     gate: str | None = field(default=None, metadata={"help": "off, mask or anchor."})
-    gate_threshold: float = field(default=DEFAULT_THRESHOLD, metadata={"help": "Least probability of being benign."})
-    anchor_rows: int = field(default=4, metadata={"help": "Anchors of every optimiser step."})
-    anchor_floor: float = field(default=0.2, metadata={"help": "The anchors' least share of a step."})
+    gate_threshold: float | None = field(default=None, metadata={"help": "Least probability of being benign."})
+    anchor_rows: int | None = field(default=None, metadata={"help": "Anchors of every optimiser step."})
+    anchor_floor: float | None = field(default=None, metadata={"help": "The anchors' least share of a step."})
 
     learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's learning rate."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Share of the steps (below 1) or their number."})
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _one_of("method", self.method, get_args(Method))
-        _one_of("score", self.score, tuple(SCORES))
-        if not self.tau > 0:
-            raise UsageError(f"tau={self.tau} is not positive.", hint="The paper uses 1.", code="out_of_range")
-        if self.gate is None:
-            self.gate = "off" if self.method == "sft" else "anchor"
-        _one_of("gate", self.gate, get_args(Gate))
-        if self.method == "sft" and self.gate != "off":
-            raise UsageError(
-                f"method='sft' is the undefended baseline and takes no gate={self.gate!r}.",
-                hint="Use method='antibody'.",
-                code="conflict",
-            )
-        for name, highest in (("gate_threshold", 1), ("anchor_floor", 1), ("anchor_rows", math.inf)):
-            if not 0 < getattr(self, name) <= highest:
-                raise UsageError(
-                    f"{name}={getattr(self, name)} is out of range.",
-                    hint=f"Use more than 0{', and at most 1' if highest == 1 else ''}.",
-                    code="out_of_range",
-                )
-
-    def objective(self) -> Objective:
-        if self.method == "sft":
-            return PlainSFT("rows")
-        floor = self.anchor_floor if self.gate == "anchor" else None
-        return AntibodyWeights(score=self.score, tau=self.tau, anchor_floor=floor)
+    def _choose_options(self) -> None:
+        super()._choose_options()
+        self.gate = self.gate or "off"
 
 
 @dataclass
@@ -181,55 +182,23 @@ class AntibodyAlignmentConfig(ObjectiveConfig):
     """`trl.SFTConfig` for stage 1. Defaults are the published ones (arXiv 2603.00498 and its code).
 
     Args:
-        method: ``antibody``, or ``sft`` for plain alignment on ``D_align``.
-        rho: ρ, the radius of the simulated attack.
-        eta: η of the constraint; λ itself under rule ``constant``.
+        rho: ρ, the radius of the simulated attack; of Vaccine, the length of the perturbation.
+        eta: η of the constraint; λ itself under rule ``constant`` and of Booster.
         lambda_refusal: λ_refusal, the weight of the refusal at the attacked parameters.
-        rule: ``cosine`` (published code), ``kkt`` (Theorem 4.1) or ``constant`` (Booster).
+        rule: ``cosine`` (published code), ``kkt`` (Theorem 4.1) or ``constant``.
         momentum: Of λ_t's moving average. None is 0.99 under ``cosine``, as in the published code, and 0 under ``kkt``.
     """
 
-    method: str = field(default="antibody", metadata={"help": "antibody or sft."})
-    rho: float = field(default=0.1, metadata={"help": "Radius of the simulated attack."})
-    eta: float = field(default=5.0, metadata={"help": "How much flatter a step must leave the harmful loss."})
-    lambda_refusal: float = field(default=0.05, metadata={"help": "Weight of the refusal at the attacked parameters."})
-    rule: str = field(default="cosine", metadata={"help": "cosine, kkt or constant."})
+    methods = ALIGNMENTS
+    named = ("rho", "eta", "lambda_refusal", "rule", "momentum")
+
+    rho: float | None = field(default=None, metadata={"help": "Radius of the simulated attack."})
+    eta: float | None = field(default=None, metadata={"help": "How much flatter a step must leave the harmful loss."})
+    lambda_refusal: float | None = field(
+        default=None, metadata={"help": "Weight of the refusal at the attacked parameters."}
+    )
+    rule: str | None = field(default=None, metadata={"help": "cosine, kkt or constant."})
     momentum: float | None = field(default=None, metadata={"help": "Of the moving average of lambda_t."})
 
     learning_rate: float = field(default=5e-4, metadata={"help": "AdamW's learning rate."})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _one_of("method", self.method, get_args(Method))
-        _one_of("rule", self.rule, tuple(RULES))
-        if self.rule == "constant" and self.momentum:
-            raise UsageError(
-                f"rule='constant' has nothing to average with momentum={self.momentum}.",
-                hint="Leave momentum unset, or use rule='cosine'.",
-                code="conflict",
-            )
-        for name, smallest in (("rho", 0), ("eta", 0), ("lambda_refusal", 0)):
-            if not getattr(self, name) >= smallest:
-                raise UsageError(
-                    f"{name}={getattr(self, name)} is negative.", hint="Use 0 or more.", code="out_of_range"
-                )
-
-    def objective(self) -> Objective:
-        if self.method == "sft":
-            return PlainSFT("align")
-        default_momentum = {"cosine": 0.99, "kkt": 0.0, "constant": 0.0}[self.rule]
-        return AntibodyAlignment(
-            rho=self.rho,
-            eta=self.eta,
-            lambda_refusal=self.lambda_refusal,
-            rule=self.rule,
-            momentum=default_momentum if self.momentum is None else self.momentum,
-        )
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(
-            f"{name}={value!r} is not known.", hint=f"Use one of {', '.join(allowed)}.", code="unknown_name"
-        )

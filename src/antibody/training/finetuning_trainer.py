@@ -11,14 +11,16 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from antibody.data import corpus
-from antibody.data.collation import STAND_IN
 from antibody.data.preparation import PREPARED, records_of
+from antibody.data.records import Record
 from antibody.data.sources import load_records
 from antibody.errors import UsageError
 from antibody.objectives.weights import AntibodyWeights
 from antibody.screening.screen import Judged, Screen
 from antibody.training.configs import AntibodyConfig
+from antibody.training.methods import FINETUNINGS
 from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
+from antibody.training.provided import Provided
 from antibody.training.row_stream import RowStream
 
 logger = logging.getLogger(__name__)
@@ -34,11 +36,10 @@ class AntibodyTrainer(ObjectiveTrainer):
         screen: Judges the rows for the gate, in the model as it is before the first step. Default: made then, on the
             embedded stand-ins, which are less varied than real rows.
         anchors: Rows of the alignment data, harmful prompts with refusals among benign rows, that share every step
-            under ``gate="anchor"``. Default: the embedded ones.
+            under ``gate="anchor"``, and that Lisa and SafeInstr train on. Default: the embedded ones.
     """
 
     config_class = AntibodyConfig
-    needs_refusals = True
 
     def __init__(
         self,
@@ -49,28 +50,32 @@ class AntibodyTrainer(ObjectiveTrainer):
         anchors: Dataset | None = None,
         **kwargs: Any,
     ) -> None:
+        self._given_anchors = anchors
         super().__init__(model, args, *positional, **kwargs)
         self.screen = screen
         if self.args.gate != "off":
             self.add_callback(_BeforeTheFirstStep(self._judge_upload))
-        if self.args.gate == "anchor":
-            self.anchors = RowStream(self._anchors(anchors), seed=self.args.seed)
+        if "anchors" in self.objective.batches:
+            if anchors is None or PREPARED not in anchors.column_names:
+                anchors = self._prepared(self._anchors(), self.args.max_length, refusals=False)
+            self.anchors = RowStream(anchors, seed=self.args.seed)
 
-    def _anchors(self, dataset: Dataset | None) -> Dataset:
-        if dataset is not None and PREPARED in dataset.column_names:
-            return dataset
-        if dataset is not None:
-            records = records_of(dataset, name="anchors")
-        else:
-            logger.warning("No anchors: the embedded ones are used.")
-            records = load_records("embedded:anchors").records
-        return self._prepared(records, self.args.max_length, refusals=False)
+    def _anchors(self) -> list[Record]:
+        if self._given_anchors is not None:
+            return records_of(self._given_anchors, name="anchors")
+        logger.warning("No anchors: the embedded ones are used.")
+        return load_records("embedded:anchors").records
+
+    def _trained_rows(self, records: list[Record], args: AntibodyConfig) -> list[Record]:
+        method = FINETUNINGS[args.method]
+        anchors = self._anchors() if method.reads_anchors else []
+        return method.trained_rows(records, Provided(anchors, self.refusals, args.seed), args.options)
 
     def _refuse_what_breaks_the_method(self) -> None:
         super()._refuse_what_breaks_the_method()
         size = self.step_rows
         last = len(self.train_dataset) % size if not self.args.dataloader_drop_last else 0
-        if self.args.method != "sft" and self.args.gate == "off" and 1 in {size, last}:
+        if self.objective.judges and self.args.gate == "off" and 1 in {size, last}:
             raise UsageError(
                 f"{len(self.train_dataset)} rows in batches of {size} leave a row alone, whose weight would be 1.",
                 hint="Choose a batch size of 2 or more, or a gate, which judges a row without others.",
@@ -105,20 +110,26 @@ class AntibodyTrainer(ObjectiveTrainer):
         order = super()._order() | {"gate": self.args.gate}
         if self.args.gate != "off":
             order["gate_threshold"] = self.args.gate_threshold
-        if self.args.gate == "anchor":
+        if "anchors" in self.objective.batches:
             order |= {"anchors": len(self.anchors.rows), "anchor_rows": self.args.anchor_rows}
         return order
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
-        if self.args.method == "sft":
-            return StepRows({"rows": self._split(gathered)}, gathered)
         kept = gathered if self.audit.screened is None else self._kept(gathered)
-        batches = {"rows": self._split(kept), "refusals": self._split(kept, "refusal_")}
-        if self.args.gate == "anchor":
-            count = self.args.anchor_rows
-            batches["anchors"] = self._split(self._drawn(self.anchors, self.state.global_step * count, count))
-        present, left = (sum(int((batch["row"] != STAND_IN).sum()) for batch in rows) for rows in (gathered, kept))
-        return StepRows(batches, kept, withheld=present - left)
+        batches = {"rows": self._split(kept)}
+        if "refusals" in self.objective.batches:
+            batches["refusals"] = self._split(kept, "refusal_")
+        if "anchors" in self.objective.batches:
+            batches["anchors"] = self._split(self._step_anchors(gathered))
+        return StepRows(batches, kept, withheld=self._present(gathered) - self._present(kept))
+
+    def _step_anchors(self, gathered: Sequence[Rows]) -> list[Rows]:
+        """As many as the method says, or as the step has rows of the user."""
+        size = self.args.anchor_rows
+        if size is not None:
+            return self._drawn(self.anchors, self.state.global_step * size, size)
+        [rows] = self.processes.total(self._present(gathered))
+        return self._drawn(self.anchors, self.state.global_step * self.step_rows, int(rows))
 
     def _kept(self, gathered: Sequence[Rows]) -> list[Rows]:
         """Without the rows that the gate withholds, and without those that stand in for none."""

@@ -1,12 +1,12 @@
 """What a user may choose for each stage. These are the options of the command line, and all of a run's config.yaml."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from antibody.errors import UsageError
-from antibody.names import DEFAULT_THRESHOLD, Dtype, Gate, Method, Rule, Score
+from antibody.names import Dtype, Gate, Rule, Score
 
 POSITIVE = (
     "steps",
@@ -41,7 +41,9 @@ class TrainingSettings:
     Attributes:
         model: smollm2-135m, a Hub id, a local folder, or the directory of a run to go on from.
         output: The run directory to make.
-        method: antibody, or sft for the undefended baseline.
+        method: antibody, or a baseline: sft; in stage 1 booster, vaccine or repnoise; in stage 2 lisa, safeinstr,
+            constrained_sft or moderation.
+        options: Options of the method by name, as in --options.rho 2; default: the published ones.
         preset: Adapter and training length: paper, small, or auto (small for the bundled model).
         steps: Optimiser steps; default from the preset.
         epochs: Passes over the data, instead of steps.
@@ -65,9 +67,13 @@ class TrainingSettings:
         force: Replace the run in output.
     """
 
+    # Options of methods that have a field of their own.
+    named: ClassVar[tuple[str, ...]] = ()
+
     model: str
     output: Path
-    method: Method = "antibody"
+    method: str = "antibody"
+    options: dict[str, float | str] = field(default_factory=dict)
     preset: Literal["auto", "paper", "small"] = "auto"
     steps: int | None = None
     epochs: float | None = None
@@ -99,10 +105,27 @@ class TrainingSettings:
                 "resume and force exclude each other.", hint="Continue a run or replace it.", code="conflict"
             )
 
+    def given_options(self) -> dict[str, float | str]:
+        """What the user chose of the method's options.
+
+        Raises:
+            UsageError: ``conflict``, where one was chosen twice.
+        """
+        given = {name.replace("-", "_"): value for name, value in self.options.items()}
+        for name in self.named:
+            value = getattr(self, name)
+            if value is not None and given.setdefault(name, value) != value:
+                raise UsageError(
+                    f"{name} is given twice: {value} and, in options, {given[name]}.",
+                    hint="Give it once.",
+                    code="conflict",
+                )
+        return given
+
     def to_config(self) -> dict[str, Any]:
         """What is needed to repeat the run: everything but where it is and how it was begun."""
         config = asdict(self)
-        for name in ("output", "resume", "force"):
+        for name in ("output", "resume", "force", *(() if self.options else ("options",))):
             del config[name]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
 
@@ -149,12 +172,15 @@ class AlignmentSettings(TrainingSettings):
         benign_ratio: Benign rows' share of the alignment data. Without them the model refuses everything.
         calibration_ratio: Share of the harmful and of the benign prompts, 100 of each at most, that is kept from
             training to find where the gate's score turns from harmful to benign.
-        rho: Radius of the simulated attack.
-        eta: How much flatter a step must leave the harmful loss; lambda itself under rule constant.
+        rho: Radius of the simulated attack, default 0.1; of Vaccine, the length of the perturbation, default 2.
+        eta: How much flatter a step must leave the harmful loss, default 5; lambda itself under rule constant and of
+            Booster.
         lambda_refusal: Weight of the refusal at the attacked parameters; default from the preset.
-        rule: How lambda_t is found: cosine (published code), kkt (Theorem 4.1) or constant (Booster).
+        rule: How lambda_t is found: cosine (published code, default), kkt (Theorem 4.1) or constant.
         momentum: Of lambda_t's moving average; default 0.99 under cosine, 0 under kkt.
     """
+
+    named = ("rho", "eta", "lambda_refusal", "rule", "momentum")
 
     refusals: str = "embedded:refusals"
     harmful: str = "embedded:harmful_train"
@@ -163,10 +189,10 @@ class AlignmentSettings(TrainingSettings):
     benign_ratio: float = 0.5
     # ASSUMPTION: the least that leaves some dozens of the embedded rows.
     calibration_ratio: float = 0.2
-    rho: float = 0.1
-    eta: float = 5.0
+    rho: float | None = None
+    eta: float | None = None
     lambda_refusal: float | None = None
-    rule: Rule = "cosine"
+    rule: Rule | None = None
     momentum: float | None = None
 
     def __post_init__(self) -> None:
@@ -187,26 +213,29 @@ class FinetuningSettings(TrainingSettings):
         data: The user's rows: messages, prompt/completion or Alpaca, from .jsonl, .parquet or hf://datasets/OWNER/NAME.
         data_format: The rows' format, where their fields do not tell.
         refusals: JSONL with a `text` a line: the refusals rows are compared with. Default: those of the aligned run.
-        score: mean (a token, published code) or sum (the paper's text).
-        tau: Temperature of the rows' softmax; default from the preset.
-        gate: anchor, mask or off (the published method). Default: anchor, and off for method sft.
-        gate_threshold: Probability of being benign below which a row is withheld.
-        anchors: Rows that share every step under gate anchor. Default: those of the aligned run.
-        anchor_rows: Anchors of every step.
-        anchor_floor: The anchors' least share of a step.
+        score: mean (a token, published code, default) or sum (the paper's text).
+        tau: Temperature of the rows' softmax, default 1.
+        gate: anchor (default), mask or off (the published method). Other methods have none.
+        gate_threshold: Probability of being benign below which a row is withheld, default 0.8.
+        anchors: Rows that share every step under gate anchor, and that lisa and safeinstr train on. Default: those of
+            the aligned run.
+        anchor_rows: Anchors of every step, default 4.
+        anchor_floor: The anchors' least share of a step, default 0.2.
         shuffle: Train on the rows in a new order every epoch, instead of the file's.
         allow_unaligned: Weigh rows by a model that no run of ours aligned.
     """
 
+    named = ("score", "tau", "gate", "gate_threshold", "anchor_rows", "anchor_floor")
+
     data: str
     data_format: str | None = None
     refusals: str | None = None
-    score: Score = "mean"
+    score: Score | None = None
     tau: float | None = None
     gate: Gate | None = None
-    gate_threshold: float = DEFAULT_THRESHOLD
+    gate_threshold: float | None = None
     anchors: str | None = None
-    anchor_rows: int = 4
-    anchor_floor: float = 0.2
+    anchor_rows: int | None = None
+    anchor_floor: float | None = None
     shuffle: bool = True
     allow_unaligned: bool = False

@@ -7,7 +7,7 @@ import datetime
 import importlib.metadata
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -29,6 +29,7 @@ from antibody.files import sha256_of, write_jsonl
 from antibody.models.base import BaseModel, choose_device, choose_dtype
 from antibody.models.lora import LoraSettings, new_adapter
 from antibody.models.run import ANCHORS_FILE, REFUSALS_FILE, Run, anchors_of, is_run, load_model, open_run, refusals_of
+from antibody.names import DEFAULT_THRESHOLD
 from antibody.reports import write_card
 from antibody.screening.screen import save_screen, screen_of
 from antibody.training.agreement import agreed, refuse_differences
@@ -36,9 +37,11 @@ from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
 from antibody.training.checkpoints import MetricsWriter
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
 from antibody.training.finetuning_trainer import AntibodyTrainer
+from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, Option, options_of
 from antibody.training.objective_trainer import ObjectiveTrainer
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.progress import ProgressBar
+from antibody.training.provided import Provided
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings, refuse_own_output
 
 logger = logging.getLogger(__name__)
@@ -63,10 +66,8 @@ def align(settings: AlignmentSettings) -> Run:
     with agreed(settings.device):
         refuse_own_output(settings)
         preset = _preset(settings)
-        settings = _resolved(settings, preset.alignment, preset.lora)
-        config = AntibodyAlignmentConfig(
-            **_arguments(settings, "method", "rho", "eta", "lambda_refusal", "rule", "momentum"),
-        )
+        settings, options = _resolved(settings, preset.alignment, preset.lora, ALIGNMENTS)
+        config = AntibodyAlignmentConfig(**_arguments(settings), method=settings.method, options=options)
         refusals = load_refusals(settings.refusals)
         harmful = load_labelled(settings.harmful, harmful=True)
         benign = load_labelled(settings.benign, harmful=False)
@@ -97,15 +98,15 @@ def align(settings: AlignmentSettings) -> Run:
         )
     _train(trainer, run, f"Aligning ({settings.method})")
     more: dict[str, Any] = {"truncated_rows": sum(train["truncated"]) + sum(attack["truncated"])}
-    if settings.method != "sft":
-        random = Random(settings.seed)
-        known_harmful = random.sample(attack_rows.train, min(len(attack_rows.train), MOST_PROBED))
-        known_benign = random.sample(benign_rows.train, min(len(benign_rows.train), MOST_RANKED))
-        made = trainer.make_screen(known_harmful, known_benign, attack_rows.held_out, benign_rows.held_out)
-        anchors = choose_anchors(answered, known_benign, made.benign_scores, seed=settings.seed)
-        if trainer.accelerator.is_main_process:
-            more["calibration"] = save_screen(run, made)
-            write_records(run.path / ANCHORS_FILE, anchors)
+    # By whatever method: a fine-tuning with a gate, or on anchors, starts from any alignment.
+    random = Random(settings.seed)
+    known_harmful = random.sample(attack_rows.train, min(len(attack_rows.train), MOST_PROBED))
+    known_benign = random.sample(benign_rows.train, min(len(benign_rows.train), MOST_RANKED))
+    made = trainer.make_screen(known_harmful, known_benign, attack_rows.held_out, benign_rows.held_out)
+    anchors = choose_anchors(answered, known_benign, made.benign_scores, seed=settings.seed)
+    if trainer.accelerator.is_main_process:
+        more["calibration"] = save_screen(run, made)
+        write_records(run.path / ANCHORS_FILE, anchors)
     _finish(run, trainer, settings, model, kind="alignment", data=data, more=more, started=started)
     return run
 
@@ -123,20 +124,26 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
     """
     with agreed(settings.device):
-        _refuse_unaligned(settings)
         refuse_own_output(settings)
         preset = _preset(settings)
-        settings = _resolved(settings, preset.finetuning, preset.lora)
+        settings, options = _resolved(settings, preset.finetuning, preset.lora, FINETUNINGS)
         config = AntibodyConfig(
-            **_arguments(settings, "method", "score", "tau", "gate", "gate_threshold", "anchor_rows", "anchor_floor"),
+            **_arguments(settings),
+            method=settings.method,
+            options=options,
             train_sampling_strategy="random" if settings.shuffle else "sequential",
         )
+        method, objective = FINETUNINGS[settings.method], config.objective()
+        if objective.judges:
+            _refuse_unaligned(settings)
         screen = screen_of(settings.model) if config.gate != "off" and is_run(settings.model) else None
         upload = load_records(settings.data, format=settings.data_format)
         refusals = load_refusals(settings.refusals or refusals_of(settings.model))
         data = {"upload": upload}
-        if config.gate == "anchor":
+        if "anchors" in objective.batches or method.reads_anchors:
             data["anchors"] = load_records(settings.anchors or anchors_of(settings.model) or "embedded:anchors")
+        anchors = data["anchors"].records if "anchors" in data else []
+        records = method.trained_rows(upload.records, Provided(anchors, refusals, settings.seed), options)
     run = _open(settings, data, refusals)
     if run.complete:
         return run
@@ -144,8 +151,8 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
     started = time.perf_counter()
     with agreed(settings.device):
         model = _with_adapter(settings)
-        train = prepare(upload.records, model.tokenizer, max_length=settings.max_length, refusals=refusals)
-        anchors = data["anchors"].records if "anchors" in data else None
+        compared = refusals if "refusals" in objective.batches else None
+        train = prepare(records, model.tokenizer, max_length=settings.max_length, refusals=compared)
         trainer = AntibodyTrainer(
             model.model,
             config,
@@ -153,13 +160,16 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
             processing_class=model.tokenizer,
             refusals=refusals,
             screen=screen,
-            anchors=anchors and prepare(anchors, model.tokenizer, max_length=settings.max_length),
+            anchors=prepare(anchors, model.tokenizer, max_length=settings.max_length) if anchors else None,
         )
     for callback in watch(trainer, upload) if watch else ():
         trainer.add_callback(callback)
     _train(trainer, run, f"Fine-tuning ({settings.method})")
-    if settings.method != "sft" and trainer.accelerator.is_main_process:
-        write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=config.gate_threshold))
+    if objective.judges and trainer.accelerator.is_main_process:
+        threshold = config.gate_threshold or DEFAULT_THRESHOLD
+        write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=threshold))
+    if method.drops and trainer.accelerator.is_main_process:
+        write_jsonl(run.path / "audit.jsonl", trainer.audit.report_dropped(upload.records, records))
     more = {"truncated_rows": sum(train["truncated"])}
     if anchors and trainer.accelerator.is_main_process:
         write_records(run.path / ANCHORS_FILE, anchors)
@@ -192,7 +202,7 @@ def _open(settings: TrainingSettings, data: dict[str, Loaded], refusals: list[st
 
 
 def _refuse_unaligned(settings: FinetuningSettings) -> None:
-    if settings.method == "antibody" and not is_run(settings.model) and not settings.allow_unaligned:
+    if not is_run(settings.model) and not settings.allow_unaligned:
         raise UsageError(
             f"{settings.model} is not an aligned run: its own judgement of a row protects nothing.",
             hint="Align it with `antibody align` and name that run, or trust its maker's alignment: --allow-unaligned.",
@@ -205,12 +215,19 @@ def _preset(settings: TrainingSettings) -> Preset:
     return preset_for(name, settings.preset)
 
 
-def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> Settings:
+def _resolved(
+    settings: Settings, stage: StageSettings, lora: LoraSettings, methods: Mapping[str, Method]
+) -> tuple[Settings, dict[str, Option]]:
     """With the preset's values and the machine's dtype filled in, so that config.yaml repeats the run anywhere.
 
+    Returns:
+        The settings, and all options of the method.
+
     Raises:
-        UsageError: Two options exclude each other, or the device cannot be trained on.
+        UsageError: Two options exclude each other, the method takes no such option, or the device cannot be trained on.
     """
+    preset = stage.options.get(settings.method, {})
+    options = options_of(methods, settings.method, {**preset, **settings.given_options()})
     shape = (settings.lora_r, settings.lora_alpha, settings.target_modules)
     if is_run(settings.model) and shape != (None, None, None):
         raise UsageError(
@@ -237,7 +254,6 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
     defaults: dict[str, Any] = {
         "batch_size": stage.batch_size,
         "learning_rate": stage.learning_rate,
-        **stage.objective,
     }
     if settings.steps is None and settings.epochs is None:
         defaults |= {"steps": stage.steps, "epochs": stage.epochs}
@@ -245,7 +261,9 @@ def _resolved(settings: Settings, stage: StageSettings, lora: LoraSettings) -> S
         defaults |= {"lora_r": lora.r, "lora_alpha": lora.alpha, "target_modules": lora.target_modules}
     dtype: Any = str(choose_dtype(settings.dtype, device)).removeprefix("torch.")
     missing = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
-    return replace(settings, dtype=dtype, **missing)
+    named: dict[str, Any] = {name: options.get(name, getattr(settings, name)) for name in settings.named}
+    rest = {name: value for name, value in options.items() if name not in named and value is not None}
+    return replace(settings, dtype=dtype, options=rest, **named, **missing), options
 
 
 def _with_adapter(settings: TrainingSettings) -> BaseModel:
@@ -265,8 +283,8 @@ def _with_adapter(settings: TrainingSettings) -> BaseModel:
     return replace(loaded, model=new_adapter(loaded.model, shape))
 
 
-def _arguments(settings: TrainingSettings, *objective: str) -> dict[str, Any]:
-    """The options that `transformers` trains by, and the named settings of the objective."""
+def _arguments(settings: TrainingSettings) -> dict[str, Any]:
+    """The options that `transformers` trains by."""
     assert settings.batch_size, "settings are resolved by now"
     rows = settings.batch_size // PartialState().num_processes
     return {
@@ -288,7 +306,6 @@ def _arguments(settings: TrainingSettings, *objective: str) -> dict[str, Any]:
         # The model is loaded in the dtype it is trained in; autocasting on top would only convert back and forth.
         "bf16": False,
         **({"num_train_epochs": settings.epochs} if settings.steps is None else {"max_steps": settings.steps}),
-        **{name: getattr(settings, name) for name in objective},
     }
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from antibody.objectives.likelihood import compared_likelihoods, model_likelihoods
+from antibody.objectives.likelihood import compared_likelihoods, model_likelihoods, model_token_likelihoods
 from antibody.objectives.processes import Processes
-from antibody.objectives.step import Batch, RowLikelihoods
+from antibody.objectives.step import Batch, LayerStates, RowLikelihoods, TokenLikelihoods
+from antibody.training.blocks import attended, by_layer
 
 
 class ModelStep:
@@ -39,10 +40,13 @@ class ModelStep:
         self.batches = batches
         self.withheld = withheld
         self.autocast = autocast
+        # The batches that the objective asked for.
+        self.read: set[str] = set()
         # FSDP2 averages gradients over the processes, where an objective wants their sum.
         self.gradient_factor = processes.count if isinstance(parameters[0], DTensor) else 1
 
     def micro_batches(self, name: str) -> Sequence[Batch]:
+        self.read.add(name)
         return self.batches[name]
 
     def likelihoods(self, batch: Batch) -> RowLikelihoods:
@@ -52,6 +56,18 @@ class ModelStep:
     def compared(self, rows: Batch, refusals: Batch) -> tuple[RowLikelihoods, RowLikelihoods]:
         with self.autocast():
             return compared_likelihoods(self.model, rows, refusals)
+
+    def token_likelihoods(self, batch: Batch) -> TokenLikelihoods:
+        with self.autocast():
+            return model_token_likelihoods(self.model, batch)
+
+    def attended(self, batch: Batch, shifts: Sequence[Tensor] | None = None) -> tuple[RowLikelihoods, Sequence[Tensor]]:
+        with self.autocast():
+            return attended(self.model, batch, shifts)
+
+    def by_layer(self, batch: Batch) -> LayerStates:
+        with self.autocast():
+            return by_layer(self.model, batch)
 
     def backward(self, loss: Tensor) -> None:
         (loss * self.gradient_factor).backward()  # type: ignore[no-untyped-call]

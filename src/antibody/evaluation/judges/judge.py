@@ -26,7 +26,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """Name in `JUDGES`, written beside every figure it made."""
+        """What makes it again: its name in `JUDGES`, with its argument. Written beside every figure it made."""
 
     def judge(self, requests: Sequence[str], answers: Sequence[str]) -> list[Judgement]:
         """One judgement an answer, in order. `requests` and `answers` have the same length."""

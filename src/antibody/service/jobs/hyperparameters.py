@@ -51,7 +51,7 @@ def settings_of(job: Job, policy: Policy, used: UsedHyperparameters, folder: Pat
         learning_rate=rate * float(used.learning_rate_multiplier),
         seed=job.seed,
         gate=defence.gate,
-        gate_threshold=defence.threshold,
+        gate_threshold=None if defence.gate == "off" else defence.threshold,
         allow_unaligned=base.allow_unaligned,
         max_length=training.max_length,
         micro_batch_size=training.micro_batch_size,

@@ -9,7 +9,7 @@ from torch.nn import functional
 from antibody.data.collation import IGNORED, pad_rows
 from antibody.data.preparation import prepare
 from antibody.data.records import Record
-from antibody.training.objective_trainer import reshard, whole
+from antibody.training.sharding import reshard, whole
 
 ROWS = 8
 

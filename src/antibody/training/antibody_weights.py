@@ -1,0 +1,26 @@
+"""Stage 2's own method with what the trainer has to do for it: the gate, and the anchors."""
+
+from antibody.names import DEFAULT_THRESHOLD
+from antibody.objectives.weights import AntibodyWeights
+
+
+def antibody_weights(
+    *,
+    score: str = "mean",
+    tau: float = 1.0,
+    gate: str = "anchor",
+    gate_threshold: float = DEFAULT_THRESHOLD,
+    anchor_rows: int = 4,
+    anchor_floor: float = 0.2,
+) -> AntibodyWeights:
+    """The objective of `antibody.objectives.weights`; gate ``off`` is the published method.
+
+    Args:
+        score: ``mean`` (published code) or ``sum`` (the paper's text).
+        tau: τ, the softmax's temperature. 1 is published.
+        gate: ``off``, ``mask`` or ``anchor``, see `antibody.objectives.gate`.
+        gate_threshold: Probability of being benign below which a row is withheld.
+        anchor_rows: Anchors of every step.
+        anchor_floor: φ_0. Measured: docs/robustness.md.
+    """
+    return AntibodyWeights(score=score, tau=tau, anchor_floor=anchor_floor if gate == "anchor" else None)
