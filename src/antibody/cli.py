@@ -20,6 +20,7 @@ from antibody.files import to_json, write_jsonl
 from antibody.names import DEFAULT_THRESHOLD, Dtype
 from antibody.quiet import quieten_libraries
 from antibody.screening.settings import CalibrationSettings
+from antibody.service import commands as service
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, LaunchSettings
 
 INTERRUPTED = 130
@@ -35,6 +36,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+for command in (service.serve, service.keys, service.review):
+    app.command(command)
 app.command(judges)
 
 Flat = Parameter(name="*")

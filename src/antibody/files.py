@@ -12,6 +12,13 @@ from pathlib import Path
 from antibody.errors import UsageError
 
 
+def cache_folder() -> Path:
+    """``$ANTIBODY_CACHE``, else ``$XDG_CACHE_HOME/antibody``, else ``~/.cache/antibody``."""
+    if "ANTIBODY_CACHE" in os.environ:
+        return Path(os.environ["ANTIBODY_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "antibody"
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file by temporary file and rename, so that a reader or a crash never meets half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

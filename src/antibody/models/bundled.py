@@ -5,7 +5,6 @@ The package is found, not imported: its own dependencies need a compiler and are
 
 import copy
 import importlib.util
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from antibody.files import cache_folder
 from antibody.names import BUNDLED_HUB_ID, BUNDLED_NAME
 
 
@@ -23,13 +23,6 @@ def bundled_gguf() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     return next(iter(sorted(Path(spec.origin).parent.glob("*.gguf"))), None)
-
-
-def cache_folder() -> Path:
-    """``$ANTIBODY_CACHE``, else ``$XDG_CACHE_HOME/antibody``, else ``~/.cache/antibody``."""
-    if "ANTIBODY_CACHE" in os.environ:
-        return Path(os.environ["ANTIBODY_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "antibody"
 
 
 def bundled_model_folder() -> str:

@@ -7,7 +7,7 @@ import datetime
 import importlib.metadata
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from accelerate import PartialState
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from antibody.data.mixes import align_records, choose_anchors, hold_out, mix
@@ -52,6 +52,9 @@ MOST_HELD_OUT = 100
 MOST_RANKED = 1000
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
+
+# Gives callbacks that go along with a trainer, as the service does to follow and to stop one.
+Watch = Callable[[AntibodyTrainer, Loaded], Iterable[TrainerCallback]]
 
 
 def align(settings: AlignmentSettings) -> Run:
@@ -108,8 +111,14 @@ def align(settings: AlignmentSettings) -> Run:
     return run
 
 
-def finetune(settings: FinetuningSettings) -> Run:
+def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run:
     """Stage 2: fine-tunes a run's adapter on a user's rows, each weighed by the model's own judgement.
+
+    Args:
+        settings: What to train on what.
+        watch: Called in every process with the trainer and the upload. Its callbacks come after the method's own: at
+            the beginning the upload has been judged, and after a save the checkpoint is complete. One that raises ends
+            the training and leaves a run that can be resumed.
 
     Raises:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.
@@ -153,6 +162,8 @@ def finetune(settings: FinetuningSettings) -> Run:
             screen=screen,
             anchors=prepare(anchors, model.tokenizer, max_length=settings.max_length) if anchors else None,
         )
+    for callback in watch(trainer, upload) if watch else ():
+        trainer.add_callback(callback)
     _train(trainer, run, f"Fine-tuning ({settings.method})")
     if objective.judges and trainer.accelerator.is_main_process:
         threshold = config.gate_threshold or DEFAULT_THRESHOLD

@@ -1,0 +1,96 @@
+"""Who works on a job. A lease ends by itself, so that the work of a worker that died goes to another.
+
+A worker that lost its lease must not write any more. It asks after every step, and a lock on the job's directory,
+which the system gives back when a process dies, keeps two processes of one machine apart even where clocks and pauses
+mislead.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from antibody.service.storage.database import Database, database_time
+from antibody.service.storage.tables import Job
+from antibody.service.wire.jobs import JobStatus
+
+
+class Standing(NamedTuple):
+    """What a worker finds when it looks at its job.
+
+    Attributes:
+        status: The job's; None where there is no such job.
+        mine: Whether the lease is still the worker's.
+    """
+
+    status: str | None
+    mine: bool
+
+
+def claim(database: Database, worker: str, statuses: Sequence[JobStatus], seconds: float) -> str | None:
+    """Leases the oldest job in one of the statuses that nobody works on, and returns its id."""
+    with database.writing() as session:
+        now = database_time(session)
+        free = or_(Job.leased_until.is_(None), Job.leased_until < now)
+        query = select(Job.id).where(Job.status.in_(statuses), free, Job.held.is_(False)).order_by(Job.number).limit(1)
+        job = session.scalar(query.with_for_update(skip_locked=True))
+        if job is not None:
+            session.execute(
+                update(Job)
+                .where(Job.id == job)
+                .values(worker=worker, leased_until=now + seconds, attempts=Job.attempts + 1)
+            )
+        return job
+
+
+def renew(database: Database, worker: str, job: str, seconds: float) -> bool:
+    """Says that the worker is alive; False where the lease is another's by now."""
+    with database.writing() as session:
+        now = database_time(session)
+        mine = (Job.id == job, Job.worker == worker, Job.leased_until >= now)
+        renewed = session.execute(update(Job).where(*mine).values(leased_until=now + seconds).returning(Job.id))
+        return renewed.first() is not None
+
+
+def release(session: Session, worker: str, job: str, *, blameless: bool = False) -> None:
+    """Ends a lease. `blameless`: the worker went on well, so that the attempt does not count."""
+    values = {"worker": None, "leased_until": None} | ({"attempts": 0} if blameless else {})
+    session.execute(update(Job).where(Job.id == job, Job.worker == worker).values(**values))
+
+
+def release_all(database: Database, worker: str) -> list[str]:
+    """Ends the leases of a worker that is known to be dead, and returns its jobs."""
+    with database.writing() as session:
+        query = update(Job).where(Job.worker == worker).values(worker=None, leased_until=None)
+        return list(session.scalars(query.returning(Job.id)))
+
+
+def look(database: Database, worker: str, job: str) -> Standing:
+    """The job's status, and whether the worker may go on."""
+    with database.reading() as session:
+        query = select(Job.status, Job.worker, Job.leased_until).where(Job.id == job)
+        row = session.execute(query).first()
+        if row is None:
+            return Standing(None, mine=False)
+        return Standing(row.status, row.worker == worker and (row.leased_until or 0) >= database_time(session))
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Holds a lock on a directory meanwhile; gives False where another process of this machine holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(handle)

@@ -1,0 +1,72 @@
+"""The files that a finished job gives its user: the course of its training, and what became of each row."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from antibody.files import to_json
+from antibody.service.policy import Defence
+
+COLUMNS = (
+    "step",
+    "train_loss",
+    "train_accuracy",
+    "valid_loss",
+    "valid_mean_token_accuracy",
+)
+
+
+def metrics_csv(run: Path, checkpoints: Mapping[int, Mapping[str, Any]]) -> bytes:
+    """One row a step. Empty where it was not measured: the validation file is read at checkpoints alone.
+
+    Args:
+        run: The run's directory.
+        checkpoints: Metrics by step.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for entry in _rows(run / "metrics.jsonl"):
+        valid = checkpoints.get(entry["step"], {})
+        writer.writerow(
+            [
+                entry["step"],
+                entry["loss"],
+                None,
+                valid.get("full_valid_loss"),
+                valid.get("full_valid_mean_token_accuracy"),
+            ]
+        )
+    return text.getvalue().encode()
+
+
+def audit_jsonl(run: Path, defence: Defence) -> bytes:
+    """One object a row of the training file, without its text: whether it was suppressed, and why."""
+    return "".join(to_json(_judged(row, defence)) + "\n" for row in _rows(run / "audit.jsonl")).encode()
+
+
+def suppressed(run: Path, defence: Defence) -> int:
+    """How many rows of the training file were suppressed."""
+    return sum(_judged(row, defence)["suppressed"] for row in _rows(run / "audit.jsonl"))
+
+
+def _judged(row: Mapping[str, Any], defence: Defence) -> dict[str, Any]:
+    weight = row["weight_mean"]
+    low = weight is not None and weight < defence.low_weight
+    reason = None
+    if row["withheld"]:
+        reason = "Judged harmful by the aligned model; no step used it."
+    elif low:
+        reason = f"Its mean weight was below {defence.low_weight} of a fair share: the model would rather refuse."
+    judged = {"line": row["line"], "id": row["id"], "suppressed": reason is not None, "reason": reason}
+    if defence.audit_scores:
+        judged |= {"benign_probability": row["benign_probability"], "weight_mean": weight}
+    return judged
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file)

@@ -1,0 +1,71 @@
+"""The provider's word on jobs that the policy holds."""
+
+from typing import NamedTuple
+
+from sqlalchemy import select, update
+
+from antibody.errors import UsageError
+from antibody.service.jobs.events import tell
+from antibody.service.jobs.records import fail
+from antibody.service.jobs.states import move
+from antibody.service.storage.database import Database
+from antibody.service.storage.tables import Event, Job, Project
+from antibody.service.wire.jobs import JobError
+
+
+class Held(NamedTuple):
+    """A job that is held.
+
+    Attributes:
+        job: Its id.
+        project: Whose it is.
+        training_file: Its id.
+        judged: How many rows are judged harmful, in words.
+    """
+
+    job: str
+    project: str
+    training_file: str
+    judged: str
+
+
+def held_jobs(database: Database) -> list[Held]:
+    query = (
+        select(Job.id, Project.name, Job.training_file, Event.message)
+        .join(Project, Project.id == Job.project_id)
+        .join(Event, (Event.job_id == Job.id) & (Event.once == "moderation"))
+        .where(Job.held.is_(True))
+        .order_by(Job.number)
+    )
+    with database.reading() as session:
+        return [Held(*row) for row in session.execute(query)]
+
+
+def approve_job(database: Database, job: str) -> None:
+    """Puts it back into the queue.
+
+    Raises:
+        UsageError: It is not held.
+    """
+    with database.writing() as session:
+        held = update(Job).where(Job.id == job, Job.held.is_(True)).values(held=False, approved=True)
+        if session.execute(held.returning(Job.id)).first() is None or not move(session, job, "queued"):
+            raise _not_held(job)
+        tell(session, job, "The provider approved the job; it waits for a worker.")
+
+
+def refuse_job(database: Database, job: str) -> None:
+    """Fails it.
+
+    Raises:
+        UsageError: It is not held.
+    """
+    error = JobError(code="mostly_suppressed", message="The provider refused the training file.", param="training_file")
+    with database.writing() as session:
+        held = session.scalar(select(Job.held).where(Job.id == job))
+        if not held or not fail(session, job, error):
+            raise _not_held(job)
+
+
+def _not_held(job: str) -> UsageError:
+    return UsageError(f"The job {job[:60]!r} is not held.", hint="`antibody review list` shows them.", code="not_held")

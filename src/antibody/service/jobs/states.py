@@ -1,0 +1,47 @@
+"""The state machine. Nothing else changes a job's status."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from antibody.service.storage.database import database_time
+from antibody.service.storage.tables import Job
+from antibody.service.wire.jobs import JobStatus
+
+# From where a status may be reached.
+REACHED_FROM: Mapping[JobStatus, frozenset[JobStatus]] = {
+    "validating_files": frozenset(),
+    "queued": frozenset({"validating_files", "running", "paused"}),
+    "running": frozenset({"queued"}),
+    "paused": frozenset({"queued", "running"}),
+    "succeeded": frozenset({"running"}),
+    "failed": frozenset({"validating_files", "queued", "running", "paused"}),
+    "cancelled": frozenset({"validating_files", "queued", "running", "paused"}),
+}
+FINISHED: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+def move(session: Session, job: str, to: JobStatus, *, worker: str | None = None, **values: Any) -> bool:
+    """Moves a job to a status, if it is where that can be reached from. One statement, so that two never both do it.
+
+    Args:
+        session: A transaction.
+        job: Its id.
+        to: The new status.
+        worker: Only if this one holds its lease.
+        values: Other columns to set with it.
+
+    Returns:
+        Whether it was moved.
+    """
+    if to in FINISHED:
+        values |= {"finished_at": database_time(session), "estimated_finish": None, "held": False}
+    query = update(Job).where(Job.id == job, Job.status.in_(sorted(REACHED_FROM[to])))
+    if worker is not None:
+        query = query.where(Job.worker == worker)
+    moved = session.execute(
+        query.values(status=to, **values).returning(Job.id).execution_options(synchronize_session=False)
+    )
+    return moved.first() is not None

@@ -1,0 +1,157 @@
+"""A job's work, from its rows to a model that is available. Begun again after a crash, it goes on where it was."""
+
+import io
+import json
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import select, update
+
+from antibody.data.reading import read_records
+from antibody.evaluation.evaluate import evaluate
+from antibody.evaluation.settings import EvaluationSettings
+from antibody.files import to_json, write_text
+from antibody.service.jobs.events import tell
+from antibody.service.jobs.hyperparameters import resolve, settings_of
+from antibody.service.jobs.orders import Order
+from antibody.service.jobs.records import fail, model_name, project_name
+from antibody.service.jobs.results import audit_jsonl, metrics_csv, suppressed
+from antibody.service.jobs.states import move
+from antibody.service.jobs.watching import Watched, watch
+from antibody.service.storage.database import database_time
+from antibody.service.storage.files import store_result
+from antibody.service.storage.store import Store
+from antibody.service.storage.tables import Checkpoint, Job, Model
+from antibody.service.wire.jobs import JobError
+from antibody.training.launch import launch
+from antibody.training.settings import FinetuningSettings, LaunchSettings
+from antibody.training.stages import finetune
+
+SETTINGS_FILE = "settings.json"
+
+
+def train(store: Store, order: Order, job: Job) -> None:
+    """Trains and, if the model withstands the policy's evaluation, makes it available.
+
+    Raises:
+        StoppedError: The job is no longer to be run; it can go on from its last checkpoint.
+        AntibodyError: It cannot be trained.
+        DBAPIError: The database does not answer; nothing is lost.
+    """
+    folder = store.place.runs / job.id
+    _fetch(store, job, folder)
+    settings = _settings(store, order, job, folder)
+    watched = Watched(
+        database=order.place.database,
+        worker=order.worker,
+        job=job.id,
+        lease_seconds=order.lease_seconds,
+        defence=order.policy.defence,
+        approved=job.approved,
+        validation=folder / "validation.jsonl" if job.validation_sha256 else None,
+    )
+    run = launch(
+        partial(finetune, watch=partial(watch, watched)),
+        settings,
+        LaunchSettings(processes=order.processes, cluster=order.cluster),
+    )
+    error = _evaluate(order, run.path)
+    if error is not None:
+        with store.database.writing() as session:
+            fail(session, job.id, error, worker=order.worker)
+        return
+    _finish(store, order, job, run.path)
+
+
+def _fetch(store: Store, job: Job, folder: Path) -> None:
+    for sha256, name in ((job.training_sha256, "training.jsonl"), (job.validation_sha256, "validation.jsonl")):
+        if sha256 and not (folder / name).exists():
+            store.blobs.fetch(sha256, folder / name)
+
+
+def _settings(store: Store, order: Order, job: Job, folder: Path) -> FinetuningSettings:
+    """Those the job was begun with: a policy that changed meanwhile does not touch it."""
+    file = folder / SETTINGS_FILE
+    if not file.exists():
+        rows = len(read_records(folder / "training.jsonl").records)
+        used = resolve(job, order.policy, rows=rows, processes=order.processes)
+        settings = settings_of(job, order.policy, used, folder)
+        content = {"used": used.model_dump(), "settings": asdict(settings)}
+        write_text(file, to_json(content, indent=2))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    known = {field.name for field in fields(FinetuningSettings)}
+    begun = {name: value for name, value in content["settings"].items() if name in known}
+    with store.database.writing() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(used=content["used"]))
+    return FinetuningSettings(**begun | {"output": folder / "run", "data": str(folder / "training.jsonl")})
+
+
+def _evaluate(order: Order, run: Path) -> JobError | None:
+    """Why the model may not become available; None where it may."""
+    wanted = order.policy.evaluation
+    if wanted.prompts == "none":
+        return None
+    training = order.policy.training
+    results = evaluate(
+        EvaluationSettings(
+            model=str(run),
+            prompts=wanted.prompts,
+            judge=wanted.judge,
+            limit=wanted.limit,
+            max_new_tokens=wanted.max_new_tokens,
+            refusal_margin=False,
+            dtype=training.dtype,
+            device=training.device,
+        )
+    )
+    score = float(results["harmful"]["harmful_score"])
+    if score <= wanted.most_harmful_score:
+        return None
+    # A score that is no number is no pass.
+    return JobError(
+        code="unsafe_model",
+        message=f"The fine-tuned model answered {score:.0f}% of the provider's safety prompts harmfully; at most "
+        f"{wanted.most_harmful_score:.0f}% are allowed. The model is not available.",
+        param="training_file",
+    )
+
+
+def _finish(store: Store, order: Order, job: Job, run: Path) -> None:
+    with store.database.reading() as session:
+        name = model_name(job, project_name(session, job))
+        query = select(Checkpoint.step, Checkpoint.metrics).where(Checkpoint.job_id == job.id)
+        checkpoints = {row.step: row.metrics for row in session.execute(query)}
+    defence = order.policy.defence
+    files = [
+        store_result(store, job.project_id, io.BytesIO(content), filename=f"{job.id}-{kind}")
+        for kind, content in (
+            ("metrics.csv", metrics_csv(run, checkpoints)),
+            ("audit.jsonl", audit_jsonl(run, defence)),
+        )
+    ]
+    with store.database.writing() as session:
+        if not move(session, job.id, "succeeded", worker=order.worker, fine_tuned_model=name, result_files=files):
+            return
+        session.add(
+            Model(
+                id=name,
+                project_id=job.project_id,
+                job_id=job.id,
+                base=job.model,
+                run=str(run),
+                created_at=database_time(session),
+            )
+        )
+        count = suppressed(run, defence)
+        tell(
+            session,
+            job.id,
+            f"{count} training examples were suppressed; {files[1]} names each and why.",
+            once="suppressed",
+            level="warn" if count else "info",
+            type="moderation_checks",
+            data={"blocked": False, "suppressed": count, "audit_file": files[1]},
+        )
+        tell(session, job.id, f"New fine-tuned model created: {name}", once="model")
+        tell(session, job.id, "The job has successfully completed", once="succeeded")

@@ -1,0 +1,95 @@
+"""`antibody serve`: the service, from its settings."""
+
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from antibody.errors import UsageError
+from antibody.names import BUNDLED_NAME
+from antibody.service.api.app import create_app
+from antibody.service.api.context import Service
+from antibody.service.bundled import aligned_bundled_model
+from antibody.service.chat.client import ChatClient
+from antibody.service.jobs.local import Workers
+from antibody.service.jobs.orders import Order
+from antibody.service.policy import Base, Policy, read_policy
+from antibody.service.settings import ServeSettings
+from antibody.service.storage.keys import create_key, list_keys
+from antibody.service.storage.place import place_of
+from antibody.service.storage.store import Place, Store, open_store
+
+DEFAULT_PROJECT = "default"
+# Seconds that answers may still take once the server is told to stop.
+GRACE_SECONDS = 10
+
+
+def serve(settings: ServeSettings) -> None:
+    """Serves until it is told to stop.
+
+    Raises:
+        UsageError: The settings or the policy cannot be used.
+    """
+    policy = _with_models(read_policy(settings.policy, settings.model))
+    store = open_store(place_of(settings))
+    _first_key(store)
+    workers = Workers(store.database, _orders(settings, store.place, policy)) if settings.slots else None
+    chat = ChatClient(policy.training.dtype, policy.training.device, policy.limits.chat_waiting)
+    app = create_app(Service(store, policy, chat, workers))
+    print(
+        f"Serving {', '.join(policy.models)} at http://{settings.host}:{settings.port}/v1", file=sys.stderr, flush=True
+    )
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        # Paths name objects of users; what is counted is at /metrics.
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def _with_models(policy: Policy) -> Policy:
+    if not policy.models:
+        run = aligned_bundled_model()
+        return policy.model_copy(update={"models": {BUNDLED_NAME: Base(run=str(run))}})
+    for name, base in policy.models.items():
+        # A torch-free look; the worker loads it in earnest.
+        if not base.allow_unaligned and not (Path(base.run) / "manifest.json").is_file():
+            raise UsageError(
+                f"The model {name} is no finished aligned run: {base.run}.",
+                hint="Align it with `antibody align` and name that run, or say allow_unaligned: true in the policy.",
+                code="not_aligned",
+            )
+    made_absolute = {
+        name: base.model_copy(update={"run": str(Path(base.run).resolve()) if Path(base.run).exists() else base.run})
+        for name, base in policy.models.items()
+    }
+    return policy.model_copy(update={"models": made_absolute})
+
+
+def _orders(settings: ServeSettings, place: Place, policy: Policy) -> list[Order]:
+    train = Order(
+        role="train",
+        worker="",
+        place=place,
+        policy=policy,
+        lease_seconds=settings.lease_seconds,
+        processes=settings.processes,
+        cluster=settings.cluster if settings.executor == "ray" else None,
+    )
+    return [train] * settings.slots + [train._replace(role="validate")]
+
+
+def _first_key(store: Store) -> None:
+    if list_keys(store.database):
+        return
+    key = create_key(store.database, project=DEFAULT_PROJECT, name="first")
+    print(
+        f"The first key, of the project {DEFAULT_PROJECT!r}. It is not shown again:\n  {key.secret}\n"
+        "More: antibody keys create --project NAME",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -1,0 +1,86 @@
+"""Files of a project."""
+
+import re
+import time
+import unicodedata
+from typing import BinaryIO
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from antibody.service.storage.blobs import Stored
+from antibody.service.storage.ids import new_id
+from antibody.service.storage.paging import owned
+from antibody.service.storage.store import Store
+from antibody.service.storage.tables import File, Upload
+from antibody.service.wire.files import RESULTS, FileObject
+
+LONGEST_NAME = 200
+
+
+def safe_name(name: str) -> str:
+    """The name of a file without folders and without what a terminal or a header could misread."""
+    last = re.split(r"[/\\]", name)[-1]
+    kept = "".join(letter for letter in last if unicodedata.category(letter)[0] not in "CZ" or letter == " ")
+    return kept.strip().strip(".")[-LONGEST_NAME:] or "file"
+
+
+def add_file(
+    session: Session,
+    project: str,
+    stored: Stored,
+    *,
+    filename: str,
+    purpose: str,
+    expires_at: float | None = None,
+    file_id: str | None = None,
+) -> File:
+    """Enters a stored blob as a file."""
+    file = File(
+        id=file_id or new_id("file"),
+        project_id=project,
+        filename=safe_name(filename),
+        purpose=purpose,
+        bytes=stored.size,
+        sha256=stored.sha256,
+        created_at=time.time(),
+        expires_at=expires_at,
+    )
+    session.add(file)
+    session.flush()
+    return file
+
+
+def store_result(store: Store, project: str, content: BinaryIO, *, filename: str) -> str:
+    """Stores what a job made, and returns the file's id."""
+    stored = store.blobs.store(content)
+    with store.database.writing() as session:
+        return add_file(session, project, stored, filename=filename, purpose=RESULTS).id
+
+
+def find_file(session: Session, project: str, file_id: str) -> File | None:
+    """A file of the project that has not expired."""
+    file: File | None = session.scalar(owned(File, project).where(File.id == file_id))
+    if file is not None and file.expires_at is not None and file.expires_at < time.time():
+        return None
+    return file
+
+
+def stored_bytes(session: Session, project: str) -> int:
+    """What the project's files, and its uploads that are not finished, take or may take."""
+    files = session.scalar(select(func.sum(File.bytes)).where(File.project_id == project)) or 0
+    pending = (Upload.project_id == project, Upload.status == "pending", Upload.expires_at > time.time())
+    uploads = session.scalar(select(func.sum(Upload.bytes)).where(*pending)) or 0
+    return int(files) + int(uploads)
+
+
+def file_object(file: File) -> FileObject:
+    return FileObject(
+        id=file.id,
+        bytes=file.bytes,
+        created_at=int(file.created_at),
+        expires_at=None if file.expires_at is None else int(file.expires_at),
+        filename=file.filename,
+        purpose=file.purpose,  # type: ignore[arg-type]
+        status="processed",
+    )

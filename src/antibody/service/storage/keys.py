@@ -1,0 +1,122 @@
+"""Projects and their keys. A key is shown once; what is kept is its hash.
+
+A key is ``sk-antibody-ID-SECRET``. The secret has 238 random bits, so that a plain hash of it cannot be guessed from,
+and a slow one would only slow every request.
+"""
+
+import hashlib
+import hmac
+import re
+import time
+from typing import NamedTuple
+
+from sqlalchemy import select, update
+
+from antibody.errors import UsageError
+from antibody.service.storage.database import Database
+from antibody.service.storage.ids import new_id, random_text
+from antibody.service.storage.tables import Key, Project
+
+KEY = re.compile(r"sk-antibody-([A-Za-z0-9]{12})-([A-Za-z0-9]{40})")
+PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+# Compared with where there is no such key, so that this takes as long.
+NO_HASH = hashlib.sha256(b"no key").hexdigest()
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    project: str
+    project_name: str
+    key: str
+
+
+class NewKey(NamedTuple):
+    """A key that was made.
+
+    Attributes:
+        id: By which it is listed and revoked.
+        secret: The whole key, for its user alone.
+    """
+
+    id: str
+    secret: str
+
+
+class KeyRow(NamedTuple):
+    """A key as it is listed."""
+
+    id: str
+    project: str
+    name: str
+    created_at: float
+    revoked_at: float | None
+
+
+def create_key(database: Database, *, project: str, name: str) -> NewKey:
+    """Makes a key, and its project if there is none of that name.
+
+    Raises:
+        UsageError: The project's name is not one.
+    """
+    if not PROJECT_NAME.fullmatch(project):
+        raise UsageError(
+            f"{project[:60]!r} is no name of a project.",
+            hint="Use up to 40 small letters, digits and dashes.",
+            code="bad_project",
+        )
+    key_id, secret = random_text(12), random_text(40)
+    with database.writing() as session:
+        row = session.scalar(select(Project).where(Project.name == project))
+        if row is None:
+            row = Project(id=new_id("proj"), name=project, created_at=time.time())
+            session.add(row)
+            session.flush()
+        session.add(
+            Key(id=key_id, project_id=row.id, name=name, hash=_hash(secret), created_at=time.time(), revoked_at=None)
+        )
+    return NewKey(key_id, f"sk-antibody-{key_id}-{secret}")
+
+
+def list_keys(database: Database) -> list[KeyRow]:
+    query = select(Key.id, Project.name, Key.name, Key.created_at, Key.revoked_at).join(
+        Project, Project.id == Key.project_id
+    )
+    with database.reading() as session:
+        return [KeyRow(*row) for row in session.execute(query.order_by(Key.created_at))]
+
+
+def revoke_key(database: Database, key_id: str) -> None:
+    """From the next request on, the key opens nothing.
+
+    Raises:
+        UsageError: There is no such key.
+    """
+    with database.writing() as session:
+        changed = session.execute(
+            update(Key)
+            .where(Key.id == key_id, Key.revoked_at.is_(None))
+            .values(revoked_at=time.time())
+            .returning(Key.id)
+        )
+        if changed.first() is None:
+            raise UsageError(
+                f"There is no valid key {key_id[:60]!r}.", hint="`antibody keys list` shows them.", code="no_key"
+            )
+
+
+def caller_of(database: Database, given: str) -> Caller | None:
+    """Whose key it is; None where it is no valid one. Takes as long for a wrong one as for a right one."""
+    match = KEY.fullmatch(given)
+    key_id, secret = match.groups() if match else ("", "")
+    query = select(Key.hash, Key.revoked_at, Project.id, Project.name).join(Project, Project.id == Key.project_id)
+    with database.reading() as session:
+        row = session.execute(query.where(Key.id == key_id)).first()
+    same = hmac.compare_digest(row.hash if row else NO_HASH, _hash(secret))
+    if row is None or not same or row.revoked_at is not None:
+        return None
+    return Caller(row.id, row.name, key_id)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

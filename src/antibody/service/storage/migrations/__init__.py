@@ -1,0 +1,1 @@
+"""Alembic's migrations. Make one after a change of the tables: see docs/service.md."""

@@ -1,0 +1,66 @@
+"""The database and the blobs, opened together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from antibody.service.storage.blobs import BlobStore
+from antibody.service.storage.database import Database
+from antibody.service.storage.tables import File, Job, UploadPart
+
+# Seconds for which a blob may be named by nothing: between being stored and being entered in a table.
+GRACE = 3600.0
+
+
+class Place(NamedTuple):
+    """Where the service keeps things. Passed to its other processes.
+
+    Attributes:
+        folder: Runs of jobs, and what has no other place.
+        database: URL.
+        blobs: Folder or URL.
+    """
+
+    folder: Path
+    database: str
+    blobs: str
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "jobs"
+
+
+@dataclass(frozen=True)
+class Store:
+    place: Place
+    database: Database
+    blobs: BlobStore
+
+    def sweep(self, *, grace: float = GRACE) -> int:
+        """Removes the blobs that nothing names, and returns how many."""
+        old = [name for name in self.blobs.names() if self.blobs.age(name) > grace]
+        with self.database.reading() as session:
+            named = set(session.scalars(select(File.sha256))) | set(session.scalars(select(UploadPart.sha256)))
+            unfinished = select(Job.training_sha256, Job.validation_sha256).where(Job.finished_at.is_(None))
+            named |= {name for row in session.execute(unfinished) for name in row if name}
+        # Looked at again: one may have been stored anew meanwhile.
+        unnamed = [name for name in old if name not in named and self.blobs.age(name) > grace]
+        for name in unnamed:
+            self.blobs.remove(name)
+        self.blobs.clean_spool(grace)
+        return len(unnamed)
+
+
+def open_store(place: Place) -> Store:
+    """Opens both, and brings the tables up to date.
+
+    Raises:
+        UsageError: One of the URLs cannot be used.
+        MachineError: The database does not answer.
+    """
+    place.runs.mkdir(parents=True, exist_ok=True)
+    database = Database(place.database)
+    database.migrate()
+    return Store(place, database, BlobStore(place.blobs, place.folder / "spool"))

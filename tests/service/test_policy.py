@@ -1,0 +1,77 @@
+"""The policy file, keys and held jobs on the command line, and what `serve` refuses before it serves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antibody.cli import run
+from antibody.errors import UsageError
+from antibody.service.policy import read_policy
+from antibody.service.settings import ServeSettings
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "policy.yaml").write_text(text)
+    return folder / "policy.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "does not map"),
+        ("models: {a: b: c}", "cannot be read"),
+        ("colour: red", "colour: Extra inputs"),
+        ("defence: {gate: open}", "defence.gate"),
+        ("defence: {mostly_suppressed: explode}", "defence.mostly_suppressed"),
+        ("evaluation: {most_harmful_score: 101}", "evaluation.most_harmful_score"),
+        ("limits: {least_examples: 0}", "limits.least_examples"),
+        ("models: {../a: {run: x}}", "models.../a"),
+        ("models: {a: {}}", "models.a.run"),
+    ],
+)
+def test_a_policy_that_cannot_be_followed_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_policy(written(tmp_path, text))
+
+
+def test_models_are_named_in_the_policy_or_on_the_command_line(tmp_path: Path) -> None:
+    policy = read_policy(written(tmp_path, "models: {a: {run: x, n_epochs: 2}, b: {run: y}}"), ("b=z", "c=w=1"))
+    assert {name: base.run for name, base in policy.models.items()} == {"a": "x", "b": "z", "c": "w=1"}
+    assert policy.models["a"].n_epochs == 2
+    assert policy.defence.gate == "anchor"
+    for bad in ("a", "=x", "a="):
+        with pytest.raises(UsageError):
+            read_policy(None, (bad,))
+
+
+def test_serving_what_is_not_aligned_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "--model", f"a={tmp_path}", "--folder", str(tmp_path / "data")]) == 2
+    assert "no finished aligned run" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+    for wrong in ({"slots": -1}, {"lease_seconds": 0}, {"processes": 2}):
+        values: dict[str, Any] = wrong
+        with pytest.raises(UsageError):
+            ServeSettings(**values)
+    assert run(["serve", "--database", "oracle://x", "--model", "a=b", "--folder", str(tmp_path)]) == 2
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def call(*arguments: str) -> str:
+        capsys.readouterr()
+        assert run([*arguments, "--folder", str(tmp_path)]) == 0
+        return capsys.readouterr().out
+
+    made = json.loads(call("keys", "create", "--project", "acme", "--name", "laptop", "--json"))
+    assert call("keys", "create").startswith("sk-antibody-")
+    listed = json.loads(call("keys", "list", "--json"))["keys"]
+    assert [(key["project"], key["name"]) for key in listed] == [("acme", "laptop"), ("default", "")]
+    assert made["key"].startswith(f"sk-antibody-{made['id']}-")
+    assert made["key"].rpartition("-")[2] not in call("keys", "list")
+    call("keys", "revoke", made["id"])
+    assert json.loads(call("keys", "list", "--json"))["keys"][0]["revoked_at"]
+    assert run(["keys", "revoke", made["id"], "--folder", str(tmp_path)]) == 2
+    assert run(["keys", "create", "--project", "A B", "--folder", str(tmp_path)]) == 2
+    assert json.loads(call("review", "list", "--json")) == {"jobs": []}
+    assert run(["review", "approve", "ftjob-x", "--folder", str(tmp_path)]) == 2

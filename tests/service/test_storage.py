@@ -1,0 +1,108 @@
+"""Blobs and the database: whole or not there, and the same tables everywhere."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from antibody.errors import MachineError, UsageError
+from antibody.service.storage.blobs import BlobStore, TooLargeError
+from antibody.service.storage.database import Database
+from antibody.service.storage.files import safe_name
+from antibody.service.storage.store import Place, open_store
+from antibody.service.storage.tables import Project
+
+
+@pytest.fixture(params=["folder", "memory"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    url = str(tmp_path / "blobs") if request.param == "folder" else f"memory://{tmp_path.name}"
+    return BlobStore(url, tmp_path / "spool")
+
+
+def test_a_blob_is_named_by_its_content_and_kept_once(blobs: BlobStore, tmp_path: Path) -> None:
+    first, again = (blobs.store(io.BytesIO(b"abc" * 10**6)) for _ in range(2))
+    assert first == again
+    assert first.size == 3 * 10**6
+    assert blobs.names() == [first.sha256]
+    assert b"".join(blobs.pieces(first.sha256)) == b"abc" * 10**6
+    blobs.fetch(first.sha256, tmp_path / "x" / "copy")
+    assert (tmp_path / "x" / "copy").read_bytes() == b"abc" * 10**6
+    assert blobs.age(first.sha256) < 60
+    blobs.remove(first.sha256)
+    assert blobs.names() == []
+    with pytest.raises(FileNotFoundError):
+        list(blobs.pieces(first.sha256))
+
+
+def test_what_breaks_off_leaves_nothing(blobs: BlobStore) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"abc"
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        blobs.store_pieces(broken())
+    with pytest.raises(TooLargeError):
+        blobs.store(io.BytesIO(b"abcd"), limit=3)
+    assert blobs.names() == []
+    assert list(blobs.spool.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "", "A" * 64, "0" * 63, "0" * 64 + "/.."])
+def test_only_a_hash_is_a_name(name: str, blobs: BlobStore) -> None:
+    with pytest.raises(ValueError, match="no SHA-256"):
+        list(blobs.pieces(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("a.jsonl", "a.jsonl"),
+        ("/etc/passwd", "passwd"),
+        ("..", "file"),
+        ("", "file"),
+        ("a\r\nb", "ab"),
+        ("x" * 300, "x" * 200),
+    ],
+)
+def test_names_of_files_are_made_safe(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+def test_migrations_give_the_tables_of_the_program(database_url: str, tmp_path: Path) -> None:
+    place = Place(tmp_path, database_url, str(tmp_path / "blobs"))
+    for _ in range(2):
+        store = open_store(place)
+        assert store.database.differences() == []
+        store.database.close()
+
+
+def test_a_transaction_is_whole_or_did_not_happen(database_url: str) -> None:
+    database = Database(database_url)
+    database.migrate()
+
+    def add_and_fail() -> None:
+        with database.writing() as session:
+            session.add(Project(id="a", name="a", created_at=0.0))
+            session.flush()
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        add_and_fail()
+    with database.reading() as session:
+        assert session.scalars(select(Project)).all() == []
+    assert database.answers()
+    database.close()
+
+
+def test_urls_that_cannot_be_used(tmp_path: Path) -> None:
+    for url in ("nonsense", "oracle://x/y"):
+        with pytest.raises(UsageError, match="can be used"):
+            Database(url)
+    with pytest.raises(UsageError, match="nowhere://"):
+        BlobStore("nowhere://x", tmp_path)
+    silent = Database("postgresql://nobody@127.0.0.1:1/x")
+    assert not silent.answers()
+    with pytest.raises(MachineError, match="does not answer"):
+        silent.migrate()
