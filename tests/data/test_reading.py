@@ -97,7 +97,7 @@ def parquet_bytes(**columns: Any) -> bytes:
         ("empty_file", "rows.jsonl", b""),
         ("empty_file", "rows.jsonl", b"\xef\xbb\xbf \n\n"),
         ("empty_file", "rows.parquet", parquet_bytes(prompt=[], response=[])),
-        ("binary_file", "rows.jsonl", gzip.compress(GOOD)),
+        ("binary_file", "rows.jsonl", gzip.compress(GOOD, mtime=0)),
         ("binary_file", "rows.jsonl", b"PAR1 and so on"),
         ("binary_file", "rows.jsonl", GOOD.decode().encode("utf-16-le")),
         ("bad_utf8", "rows.jsonl", b"\xff"),
