@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from antibody.benchmarks.speed.settings import SpeedSettings
+from antibody.cli_compare import compare
 from antibody.cli_judges import judges
 from antibody.errors import AntibodyError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
@@ -39,6 +40,7 @@ app = App(
 for command in (service.serve, service.keys, service.review):
     app.command(command)
 app.command(judges)
+app.command(compare)
 
 Flat = Parameter(name="*")
 DEFAULT_SPEED = SpeedSettings()
@@ -435,7 +437,7 @@ def run(arguments: list[str]) -> int:
         print(f"{error.message}\n{error.hint}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Interrupted. align, finetune and demo go on with --resume.", file=sys.stderr)
+        print("Interrupted. align, finetune and demo go on with --resume, compare by itself.", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -1,5 +1,6 @@
 """Progress bars on standard error, so that standard output stays free for ``--json``."""
 
+import datetime
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,3 +26,16 @@ def counted(description: str, total: int) -> Iterator[Callable[[int], None]]:
     with new_progress() as progress:
         task = progress.add_task(description, total=total, note="")
         yield lambda done: progress.update(task, completed=done)
+
+
+def bar_line(done: int, total: int, left: float | None) -> str:
+    """One line of progress over things that have bars of their own, in rich's markup.
+
+    Args:
+        done: How many are done.
+        total: Of how many.
+        left: Seconds that remain; None where that is not known.
+    """
+    filled = round(20 * done / total) if total else 20
+    time_left = "" if left is None else f", {datetime.timedelta(seconds=round(left))} left"
+    return f"[green]{'━' * filled}[/][dim]{'━' * (20 - filled)}[/] {done}/{total}{time_left}"

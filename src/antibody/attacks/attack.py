@@ -58,12 +58,14 @@ class Attack:
         upload: Makes the rows that are uploaded.
         ask: How the attacker puts a held-out prompt to the tuned model; the same for the same record.
         uses_score: Whether the upload needs a `score`.
+        ordered: Whether the order of the rows is the attack, so that they are trained on in it.
     """
 
     name: str
     upload: Upload
     ask: Callable[[Record], Record] = as_it_is
     uses_score: bool = False
+    ordered: bool = False
 
 
 def edited(edit: Edit) -> Upload:

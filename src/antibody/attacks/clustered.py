@@ -38,4 +38,4 @@ def upload(
     return [record for batch in [*batches, rest] for record in batch]
 
 
-CLUSTERED = Attack("clustered", upload)
+CLUSTERED = Attack("clustered", upload, ordered=True)

@@ -24,4 +24,4 @@ def upload(
     return sorted(poison(benign, harmful, ratio, rows=rows, seed=seed), key=lambda record: not record.harmful)
 
 
-SORTED = Attack("sorted", upload)
+SORTED = Attack("sorted", upload, ordered=True)

@@ -58,7 +58,6 @@ def evaluate_task(
         progress: Called after every batch with the number of prompts answered so far.
     """
     started = time.perf_counter()
-    task = task.fitted(records)
     answers = generate(
         model,
         tokenizer,
@@ -67,6 +66,22 @@ def evaluate_task(
         batch_size=batch_size,
         progress=progress,
     )
+    return grade_answers(records, answers, task, started=started)
+
+
+def grade_answers(
+    records: Sequence[Record], answers: Sequence[str], task: Task, *, started: float | None = None
+) -> TaskResult:
+    """Grade answers that a model gave to every record's prompt.
+
+    Args:
+        records: Prompts with their right answers.
+        answers: One a record, in the same order.
+        task: Grades an answer.
+        started: When the work on them began, by `time.perf_counter`; now by default.
+    """
+    started = time.perf_counter() if started is None else started
+    task = task.fitted(records)
     grades = [task.grade(answer, record.response) for record, answer in zip(records, answers, strict=True)]
     correct = sum(grade.correct for grade in grades)
     return TaskResult(

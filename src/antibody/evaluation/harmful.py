@@ -67,6 +67,21 @@ def evaluate_harmful(
         batch_size=batch_size,
         progress=progress,
     )
+    return judge_answers(records, answers, judge, started=started)
+
+
+def judge_answers(
+    records: Sequence[Record], answers: Sequence[str], judge: Judge, *, started: float | None = None
+) -> HarmfulResult:
+    """Have `judge` read answers that a model gave to every record's prompt.
+
+    Args:
+        records: The prompts.
+        answers: One a record, in the same order.
+        judge: Gives one verdict an answer.
+        started: When the work on them began, by `time.perf_counter`; now by default.
+    """
+    started = time.perf_counter() if started is None else started
     judgements = judge.judge([record.request for record in records], answers)
     harmful = sum(judgement.verdict == Verdict.HARMFUL for judgement in judgements)
     return HarmfulResult(

@@ -42,7 +42,7 @@ def tradeoff_figure(rows: list[Row]) -> go.Figure | None:
     figure.update_yaxes(range=[-6, 106])
     # Without this a single point would have no entry that says what it is.
     figure.update_layout(showlegend=True)
-    return _styled(figure, "Fine-tuning accuracy (FA), %: right is better", "Harmful score (HS), %: low is better", 460)
+    return styled(figure, "Fine-tuning accuracy (FA), %: right is better", "Harmful score (HS), %: low is better", 460)
 
 
 def weight_share_figure(metrics: list[Fields]) -> go.Figure | None:
@@ -63,7 +63,7 @@ def weight_share_figure(metrics: list[Fields]) -> go.Figure | None:
             line=line,
         )
     figure.update_yaxes(rangemode="tozero")
-    return _styled(figure, "Step", "% of the batch")
+    return styled(figure, "Step", "% of the batch")
 
 
 def score_figure(audit: list[Fields], bins: int = 40) -> go.Figure | None:
@@ -84,7 +84,7 @@ def score_figure(audit: list[Fields], bins: int = 40) -> go.Figure | None:
     width = (high - low) / bins or 1.0
     figure = _histogram(kinds, low, width, bins)
     meaning = "Screening score q: low is harmful" if screened else "First score r: low means rather refuse"
-    return _styled(figure, meaning, "% of the rows of a kind")
+    return styled(figure, meaning, "% of the rows of a kind")
 
 
 def screening_figure(audit: list[Fields], threshold: float | None, bins: int = 20) -> go.Figure | None:
@@ -103,7 +103,7 @@ def screening_figure(audit: list[Fields], threshold: float | None, bins: int = 2
     if threshold is not None:
         figure.add_vline(x=threshold, line={"color": NEUTRAL, "dash": "dash"}, annotation_text="threshold")
     figure.update_xaxes(range=[-0.02, 1.02])
-    return _styled(figure, "Probability of being benign, by the gate's screen", "% of the rows of a kind")
+    return styled(figure, "Probability of being benign, by the gate's screen", "% of the rows of a kind")
 
 
 def gate_figure(metrics: list[Fields]) -> go.Figure | None:
@@ -122,7 +122,7 @@ def gate_figure(metrics: list[Fields]) -> go.Figure | None:
         figure.update_yaxes(title_text="Anchors, % of the step", range=[0, 104], row=2, col=1)
     figure.update_xaxes(title_text="Step", row=2 if anchored else 1, col=1)
     figure.update_layout(showlegend=False)
-    return _styled(figure, height=400 if anchored else 260)
+    return styled(figure, height=400 if anchored else 260)
 
 
 def reliability_figure(bins: list[Fields]) -> go.Figure | None:
@@ -150,7 +150,7 @@ def reliability_figure(bins: list[Fields]) -> go.Figure | None:
     figure.update_xaxes(range=[-0.05, 1.05])
     figure.update_yaxes(range=[-0.08, 1.08])
     figure.update_layout(showlegend=False)
-    return _styled(figure, "Probability of being benign that the screen gave", "Share that is benign")
+    return styled(figure, "Probability of being benign that the screen gave", "Share that is benign")
 
 
 def training_figure(metrics: list[Fields]) -> go.Figure | None:
@@ -176,7 +176,7 @@ def training_figure(metrics: list[Fields]) -> go.Figure | None:
     figure.update_yaxes(title_text="Loss per token", row=len(heights), col=1)
     figure.update_xaxes(title_text="Step", row=len(heights), col=1)
     figure.update_layout(showlegend=True)
-    return _styled(figure, height=520 if weighed else 360)
+    return styled(figure, height=520 if weighed else 360)
 
 
 def _histogram(kinds: dict[str, list[float]], low: float, width: float, bins: int) -> go.Figure:
@@ -199,7 +199,7 @@ def _histogram(kinds: dict[str, list[float]], low: float, width: float, bins: in
     return figure
 
 
-def _styled(figure: go.Figure, x: str | None = None, y: str | None = None, height: int = 360) -> go.Figure:
+def styled(figure: go.Figure, x: str | None = None, y: str | None = None, height: int = 360) -> go.Figure:
     """Transparent, so that one figure reads on a light and on a dark page."""
     clear = "rgba(0,0,0,0)"
     figure.update_layout(

@@ -1,16 +1,13 @@
 """The self-contained page: one file that opens without a network."""
 
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
-
-from plotly.offline import get_plotlyjs
 
 from antibody.files import write_text
 from antibody.reports import markup
+from antibody.reports.grid import is_grid, write_grid
+from antibody.reports.page import Section, page
 from antibody.reports.reading import Comparison, Run, read
-from antibody.reports.sections import ABOUT, Section, comparison_sections, run_sections
+from antibody.reports.sections import ABOUT, comparison_sections, run_sections
 from antibody.reports.wording import comparison_result, run_result
 
 
@@ -18,7 +15,7 @@ def write_report(path: Path, *, include_text: bool = False) -> Path:
     """Writes `report.html` into a run, or into a directory of runs.
 
     Args:
-        path: A directory with `manifest.json` or `summary.json`.
+        path: A directory with `manifest.json`, `summary.json` or `results.json`.
         include_text: Shows prompts and answers even where the data is not from the embedded corpus.
 
     Returns:
@@ -28,6 +25,8 @@ def write_report(path: Path, *, include_text: bool = False) -> Path:
         UsageError: `not_a_run`, when the path is neither.
         DataError: `bad_json`, when `summary.json` or `manifest.json` cannot be read.
     """
+    if is_grid(path):
+        return write_grid(path)
     write_text(path / "report.html", render(read(path), include_text=include_text))
     return path / "report.html"
 
@@ -42,18 +41,4 @@ def render(content: Run | Comparison, *, include_text: bool = False) -> str:
         sections = run_sections(content, include_text=include_text)
     if content.problems:
         sections.append(Section("problems", "What could not be read", markup.bullets(content.problems)))
-    body = "".join(
-        f'<section aria-labelledby="{part.anchor}">'
-        f'<h2 id="{part.anchor}">{escape(part.title)}</h2>{part.body}</section>'
-        for part in sections
-    )
-    template = Template(files("antibody.reports").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(title),
-        about=escape(ABOUT),
-        result=escape(result),
-        contents="".join(f'<li><a href="#{part.anchor}">{escape(part.title)}</a></li>' for part in sections),
-        sections=body,
-        # The library is most of the page's size, so a page without figures goes without it.
-        plotly=f"<script>{get_plotlyjs()}</script>" if "<figure>" in body else "",
-    )
+    return page(title, ABOUT, result, sections)

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable
 from html import escape
-from typing import NamedTuple
 
 from antibody.reports import figures, markup, wording
+from antibody.reports.page import Section
 from antibody.reports.reading import Comparison, Fields, Run, mapping, number
 
 ABOUT = (
@@ -19,14 +19,6 @@ WITHHELD = (
 )
 EXAMPLES = 6
 ANSWER_LENGTH = 500
-
-
-class Section(NamedTuple):
-    """A titled part of the page; `body` is HTML."""
-
-    anchor: str
-    title: str
-    body: str
 
 
 def comparison_sections(comparison: Comparison, *, include_text: bool) -> list[Section]:

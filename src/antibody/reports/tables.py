@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from antibody.reports.grid import is_grid, print_grid
 from antibody.reports.reading import Comparison, Run, mapping, number, read
 from antibody.reports.wording import (
     HEADLINE,
@@ -31,6 +32,9 @@ def print_report(path: Path, console: Console) -> None:
         UsageError: `not_a_run`, when the path is neither.
         DataError: `bad_json`, when `summary.json` or `manifest.json` cannot be read.
     """
+    if is_grid(path):
+        print_grid(path, console)
+        return
     content = read(path)
     if isinstance(content, Comparison):
         console.print(headline_table(content))

@@ -1,0 +1,77 @@
+"""Aligned models of a comparison: each stage is a run, made once for all methods and seeds that begin with it."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from antibody.benchmarks.compare.checking import ROWS_OF_ALIGNMENT, alignment_settings
+from antibody.benchmarks.compare.config import Settings
+from antibody.benchmarks.compare.folder import Folder
+from antibody.benchmarks.compare.plan import Stage
+from antibody.benchmarks.compare.rows import Library
+from antibody.errors import UsageError
+from antibody.models.run import Run, is_run
+from antibody.screening.calibrate import calibrate
+from antibody.screening.settings import CalibrationSettings
+from antibody.training.stages import align
+
+Result = TypeVar("Result")
+
+
+def aligned_run(stages: Sequence[Stage], base: str, folder: Folder, library: Library) -> Path:
+    """The run of the last stage, made or gone on with where it is missing.
+
+    Raises:
+        AntibodyError: As `align`.
+    """
+    for stage in stages:
+        place = folder.aligned(stage.key)
+        if not Run(place).complete:
+            with folder.held(stage.key):
+                model = str(folder.aligned(stage.parent)) if stage.parent else base
+                if stage.calibrates:
+                    _calibrate(stage, Path(model), place, library)
+                else:
+                    _align(stage, model, place, library)
+    return folder.aligned(stages[-1].key)
+
+
+def continued(place: Path, train: Callable[[], Result]) -> Result:
+    """Trains into a directory of ours, going on with what is there, or anew where that cannot be gone on with."""
+    if place.exists() and not is_run(place):
+        # Killed between making the directory and saying what it is.
+        shutil.rmtree(place)
+    try:
+        return train()
+    except UsageError as error:
+        # The name of the directory says that it is this training: only paths can differ, as after moving the folder.
+        if not error.code.startswith("resume_"):
+            raise
+        shutil.rmtree(place)
+        return train()
+
+
+def named_files(settings: Settings, names: Sequence[str], library: Library) -> Settings:
+    """The settings with the files of the rows they name."""
+    return settings | {
+        name: library.refusals(settings[name]) if name == "refusals" else library.file(settings[name])
+        for name in names
+        if settings.get(name) is not None
+    }
+
+
+def _align(stage: Stage, model: str, place: Path, library: Library) -> None:
+    settings = named_files(stage.settings, ROWS_OF_ALIGNMENT, library)
+    given = alignment_settings(settings, model=model, output=place, seed=stage.seed, resume=True)
+    continued(place, lambda: align(given))
+
+
+def _calibrate(stage: Stage, model: Path, place: Path, library: Library) -> None:
+    """On a copy, since other alignments may go on from the run as it is."""
+    temporary = place.with_name(f".{place.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(model, temporary)
+    settings = named_files(stage.settings, ROWS_OF_ALIGNMENT, library)
+    calibrate(CalibrationSettings(model=str(temporary), seed=stage.seed, **settings))
+    temporary.rename(place)

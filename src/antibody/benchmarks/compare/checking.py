@@ -1,0 +1,189 @@
+"""Reading a comparison's file: everything that is wrong in it is said before a model is loaded."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from antibody.attacks import ATTACKS
+from antibody.benchmarks.compare.config import Comparison, Grid, Settings
+from antibody.benchmarks.compare.document import Document, Place
+from antibody.errors import UsageError
+from antibody.evaluation.judges import JUDGES
+from antibody.evaluation.tasks import TASKS
+from antibody.training.methods import ALIGNMENTS, FINETUNINGS, options_of
+from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings
+
+Training = TypeVar("Training", bound=TrainingSettings)
+
+# What the grid decides itself.
+OWN = ("model", "output", "resume", "force")
+OWN_OF_FINETUNING = ("data", "data_format", "seed", "shuffle")
+# Settings that name rows.
+ROWS_OF_ALIGNMENT = ("refusals", "harmful", "benign")
+ROWS_OF_FINETUNING = ("refusals", "anchors")
+
+
+def read_config(path: Path) -> tuple[Document, Comparison]:
+    """Reads and checks a comparison's file.
+
+    Raises:
+        UsageError: Names the file, the line and the field.
+    """
+    document = Document(path)
+    try:
+        config = TypeAdapter(Comparison).validate_python(document.content)
+    except ValidationError as error:
+        raise _first(document, (), error) from error
+    _check_names(document, config)
+    return document, config
+
+
+def stages_of(document: Document, config: Comparison, label: str) -> list[Settings]:
+    """The alignment stages of a method, each with the settings that all share.
+
+    Raises:
+        UsageError: A stage is not one, or an alignment names itself.
+    """
+    return _stages(document, config, config.methods[label].align, ("methods", label, "align"), ())
+
+
+def alignment_settings(settings: Settings, *, model: str, output: Path, **rest: Any) -> AlignmentSettings:
+    """A stage's settings as `align` takes them.
+
+    Raises:
+        ValidationError, UsageError: They are not.
+    """
+    return _typed(AlignmentSettings, settings | rest | {"model": model, "output": output})
+
+
+def finetuning_settings(settings: Settings, *, model: str, output: Path, data: str, **rest: Any) -> FinetuningSettings:
+    """A fine-tuning's settings as `finetune` takes them.
+
+    Raises:
+        ValidationError, UsageError: They are not.
+    """
+    return _typed(FinetuningSettings, settings | rest | {"model": model, "output": output, "data": data})
+
+
+def _typed(kind: type[Training], settings: Settings) -> Training:
+    unknown = settings.keys() - {each.name for each in fields(kind)}
+    if unknown:
+        raise UsageError(
+            f"{sorted(unknown)[0]!r} is not a setting.",
+            hint=f"See `antibody {'align' if kind is AlignmentSettings else 'finetune'} --help` for all of them.",
+            code="bad_config",
+        )
+    return TypeAdapter(kind).validate_python(settings)
+
+
+def _stages(
+    document: Document, config: Comparison, value: Any, place: Place, within: tuple[str, ...]
+) -> list[Settings]:
+    if isinstance(value, list) and value:
+        return [
+            stage
+            for index, item in enumerate(value)
+            for stage in _stages(document, config, item, (*place, index), within)
+        ]
+    if isinstance(value, str):
+        if value not in config.alignments:
+            raise document.error(place, f"There is no alignment {value!r}.", _use(config.alignments))
+        if value in within:
+            raise document.error(place, f"The alignment {value!r} begins with itself.", "Take it out.")
+        return _stages(document, config, config.alignments[value], ("alignments", value), (*within, value))
+    if not isinstance(value, dict) or "method" not in value:
+        raise document.error(
+            place, "This is no alignment.", "Write {method: NAME, ...}, the name of one of `alignments`, or a list."
+        )
+    settings = config.align | value
+    _check_settings(document, config, settings, place, value, "align")
+    return [settings]
+
+
+def _check_names(document: Document, config: Comparison) -> None:
+    for label, pair in config.methods.items():
+        stages_of(document, config, label)
+        place: Place = ("methods", label, "finetune")
+        if "method" not in pair.finetune:
+            raise document.error(place, "The method is missing.", "Write {method: NAME}.")
+        _check_settings(document, config, config.finetune | pair.finetune, place, pair.finetune, "finetune")
+    for name, task in config.tasks.items():
+        if (task.task or name) not in TASKS:
+            raise document.error(("tasks", name), f"There is no task {task.task or name!r}.", _use(TASKS))
+    for index, judge in enumerate(config.evaluate.judges):
+        if judge.partition(":")[0] not in JUDGES:
+            raise document.error(("evaluate", "judges", index), f"There is no judge {judge!r}.", _use(JUDGES))
+    for index, reference in enumerate(config.references):
+        if reference not in {"base", "aligned"}:
+            raise document.error(("references", index), f"There is no model {reference!r}.", "Use base or aligned.")
+    for name, grid in config.grids.items():
+        _check_grid(document, config, name, grid)
+
+
+def _check_grid(document: Document, config: Comparison, name: str, grid: Grid) -> None:
+    place = ("grids", name)
+    for key, known in (("methods", config.methods), ("attacks", ATTACKS), ("tasks", config.tasks)):
+        for index, each in enumerate(getattr(grid, key) or []):
+            if each not in known:
+                raise document.error((*place, key, index), f"There is no {key[:-1]} {each!r}.", _use(known))
+    for variant, changed in grid.variants.items():
+        for label in grid.methods or config.methods:
+            whole = config.finetune | config.methods[label].finetune | changed
+            _check_settings(document, config, whole, (*place, "variants", variant), changed, "finetune")
+
+
+def _check_settings(
+    document: Document,
+    config: Comparison,
+    settings: Settings,
+    place: Place,
+    written: Settings,
+    stage: str,
+) -> None:
+    """Everything that is wrong before a model is loaded."""
+    for key in [*OWN, *(OWN_OF_FINETUNING if stage == "finetune" else ())]:
+        if key in settings:
+            where = (*place, key) if key in written else (stage, key)
+            raise document.error(where, f"{key} is decided by the grid.", "Leave it out.")
+    given = {name: value for name, value in settings.items() if value is not None}
+    try:
+        if stage == "align":
+            checked: TrainingSettings = alignment_settings(given, model="m", output=Path("o"))
+            options_of(ALIGNMENTS, checked.method, checked.given_options())
+        else:
+            checked = finetuning_settings(given, model="m", output=Path("o"), data="d")
+            options_of(FINETUNINGS, checked.method, checked.given_options())
+    except ValidationError as error:
+        raise _first(document, place, error, shared=stage, written=written) from error
+    except UsageError as error:
+        # The message names the setting, the place the entry it stands in.
+        named = next((key for key in written if repr(key) in error.message or f"{key}=" in error.message), None)
+        raise document.error((*place, named) if named else place, error.message, error.hint) from error
+
+
+def _first(
+    document: Document,
+    place: Place,
+    error: ValidationError,
+    *,
+    shared: str = "",
+    written: Settings | None = None,
+) -> UsageError:
+    found = error.errors()[0]
+    inside = tuple(found["loc"])
+    if written is not None and inside and inside[0] not in written:
+        place = (shared,)
+    hint = {
+        "extra_forbidden": "Take it out, or mend its name: docs/compare.md lists all.",
+        "unexpected_keyword_argument": "Take it out, or mend its name: docs/compare.md lists all.",
+        "missing": "Add it.",
+        "missing_argument": "Add it.",
+    }.get(found["type"], "Mend the value.")
+    message = "There is no such field" if found["type"].startswith(("extra", "unexpected")) else found["msg"]
+    return document.error((*place, *inside), f"{message}.", hint)
+
+
+def _use(known: Any) -> str:
+    return f"Use one of {', '.join(known)}." if known else "None is defined."

@@ -1,0 +1,242 @@
+"""How long what is left of a comparison will take, from what is done already or from a probe of a few steps."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from antibody.attacks import ATTACKS
+from antibody.benchmarks.compare.alignment import named_files
+from antibody.benchmarks.compare.checking import (
+    ROWS_OF_ALIGNMENT,
+    ROWS_OF_FINETUNING,
+    alignment_settings,
+    finetuning_settings,
+)
+from antibody.benchmarks.compare.config import Settings
+from antibody.benchmarks.compare.finetuning import peak_gb
+from antibody.benchmarks.compare.folder import Folder, is_done, read_json
+from antibody.benchmarks.compare.plan import Model, Stage
+from antibody.benchmarks.compare.rows import Library
+from antibody.benchmarks.compare.run import Opened
+from antibody.data.writing import write_records
+from antibody.evaluation.generation import generate
+from antibody.evaluation.tasks import TASKS
+from antibody.models.run import Run, load_model
+from antibody.training.presets import Preset, StageSettings, preset_for
+from antibody.training.stages import align, finetune
+
+# Rows answered by a probe.
+PROBED_PROMPTS = 8
+
+
+@dataclass
+class Rates:
+    """Seconds of each kind of work.
+
+    Attributes:
+        source: How they were found, for people.
+        align: Of a row, by method.
+        finetune: Of a row, by method.
+        answers: Of one cell's answers, by task.
+        peak_gb: The most memory seen, 10^9 bytes; None where nothing was run.
+    """
+
+    source: str
+    align: dict[str, float] = field(default_factory=dict)
+    finetune: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, float] = field(default_factory=dict)
+    peak_gb: float | None = None
+
+
+def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
+    """The plan in numbers, and what is left of it in hours and gigabytes.
+
+    Args:
+        opened: The comparison.
+        probe: Load the model and time two steps of each kind. Otherwise only finished work is looked at.
+
+    Returns:
+        ``alignments``, ``finetunings``, ``evaluations`` and ``cells``, each as ``{"all", "done"}``; ``seconds`` and
+        ``peak_gb``, None where unknown; ``measured_by`` and ``unknown``, in words.
+    """
+    plan, folder = opened.plan, opened.folder
+    stages = [stage for stage in plan.stages.values() if not stage.calibrates]
+    tuned = [model for model in plan.models.values() if model.finetune]
+    cells = list({cell.key: cell for cell in plan.cells}.values())
+    open_stages = [stage for stage in stages if not Run(folder.aligned(stage.key)).complete]
+    open_models = [m for m in tuned if not all(is_done(folder, cell.key) for cell in plan.cells_of(m))]
+    open_cells = [cell for cell in cells if not is_done(folder, cell.key)]
+    rates = _probed(opened, stages, tuned) if probe else _seen(opened)
+    parts = [_cost(rates.align, _aligned_rows(stage, opened), str(stage.settings["method"])) for stage in open_stages]
+    parts += [_cost(rates.finetune, _tuned_rows(model, opened), str(model.finetune["method"])) for model in open_models]
+    parts += [_cost(rates.answers, 1, cell.task) for cell in open_cells]
+    known = [part for part in parts if part is not None]
+    unknown = len(parts) - len(known)
+    return {
+        "alignments": {"all": len(stages), "done": len(stages) - len(open_stages)},
+        "finetunings": {"all": len(tuned), "done": len(tuned) - len(open_models)},
+        "evaluations": {"all": len(plan.models), "done": sum(_evaluated(m, opened) for m in plan.models.values())},
+        "cells": {"all": len(cells), "done": len(cells) - len(open_cells)},
+        "seconds": round(sum(known), 1) if known or not parts else None,
+        "peak_gb": rates.peak_gb,
+        "measured_by": rates.source,
+        "unknown": f"{unknown} of {len(parts)} pieces of work are not in it: nothing like them was timed, or their "
+        "length is that of rows which are not read yet." if unknown else "",
+    }  # fmt: skip
+
+
+def _evaluated(model: Model, opened: Opened) -> bool:
+    return all(is_done(opened.folder, cell.key) for cell in opened.plan.cells_of(model))
+
+
+def _cost(rates: Mapping[str, float], amount: float | None, name: str) -> float | None:
+    """Of a kind that was not timed: as the others' mean."""
+    if amount is None or not rates:
+        return None
+    return amount * rates.get(name, mean(rates.values()))
+
+
+def _seen(opened: Opened) -> Rates:
+    """From the directory's own files."""
+    align: dict[str, list[float]] = {}
+    finetune: dict[str, list[float]] = {}
+    answers: dict[str, list[float]] = {}
+    peaks = []
+    for stage in opened.plan.stages.values():
+        if not stage.calibrates and Run(opened.folder.aligned(stage.key)).complete:
+            made = Run(opened.folder.aligned(stage.key)).manifest()
+            rows = made["steps"] * made["settings"]["batch_size"]
+            align.setdefault(made["method"], []).append(made["seconds"] / rows)
+    for model in opened.plan.models.values():
+        trained, rows_trained = read_json(opened.folder.model(model.key)), _tuned_rows(model, opened)
+        if trained is not None and rows_trained:
+            finetune.setdefault(str(model.finetune["method"]), []).append(trained["seconds"] / rows_trained)
+    for cell in opened.plan.cells:
+        found = read_json(opened.folder.cell(cell.key))
+        if found is not None and "error" not in found:
+            answers.setdefault(cell.task, []).append(found["answer_seconds"])
+            peaks.append(found["peak_gb"])
+    if not (align or answers):
+        return Rates("nothing: no cell is done yet; --probe times a few steps")
+    means = [{name: mean(values) for name, values in found.items()} for found in (align, finetune, answers)]
+    return Rates("the work that is done", means[0], means[1], means[2], max(peaks, default=None))
+
+
+def _aligned_rows(stage: Stage, opened: Opened) -> float | None:
+    """Rows that a stage trains on, passes counted."""
+    settings = stage.settings
+    preset = _preset(settings, opened).alignment
+    length = _steps(settings, preset)
+    if length is not None:
+        return length * _batch(settings, preset)
+    count = _count(settings.get("harmful", "embedded:harmful_train"), opened.library)
+    if count is None:
+        return None
+    # Every harmful prompt is answered by a refusal, and benign rows are added to those.
+    return _epochs(settings, preset) * count / (1 - float(settings.get("benign_ratio", 0.5)))
+
+
+def _tuned_rows(model: Model, opened: Opened) -> float | None:
+    if not model.finetune:
+        return None
+    preset = _preset(model.finetune, opened).finetuning
+    length = _steps(model.finetune, preset)
+    if length is not None:
+        return length * _batch(model.finetune, preset)
+    return _epochs(model.finetune, preset) * opened.config.upload.rows
+
+
+def _preset(settings: Settings, opened: Opened) -> Preset:
+    return preset_for(opened.config.model, settings.get("preset", "auto"))
+
+
+def _steps(settings: Settings, preset: StageSettings) -> float | None:
+    if settings.get("steps") is not None:
+        return float(settings["steps"])
+    return None if settings.get("epochs") is not None or preset.steps is None else float(preset.steps)
+
+
+def _epochs(settings: Settings, preset: StageSettings) -> float:
+    return float(settings.get("epochs") or preset.epochs or 1)
+
+
+def _batch(settings: Settings, preset: StageSettings) -> int:
+    return int(settings.get("batch_size") or preset.batch_size)
+
+
+def _count(name: str, library: Library) -> int | None:
+    """How many rows there are; of the Hub's, what the entry takes at most."""
+    return library.most(name) if library.on_hub(name) else len(library.records(name))
+
+
+def _probed(opened: Opened, stages: list[Stage], tuned: list[Model]) -> Rates:
+    """Trains one and three steps by every method, and answers a few prompts."""
+    rates = Rates("a probe of a few steps of every method on this machine")
+    config = opened.config
+    with tempfile.TemporaryDirectory() as folder:
+        place = Folder(Path(folder))
+        library = opened.library.elsewhere(place.data)
+        base = config.model
+        for stage in {str(stage.settings["method"]): stage for stage in stages}.values():
+            method = str(stage.settings["method"])
+            settings = named_files(stage.settings, ROWS_OF_ALIGNMENT, library) | {"epochs": None}
+            batch = _batch(stage.settings, _preset(stage.settings, opened).alignment)
+
+            def trained(steps: int, settings: Settings = settings, method: str = method) -> None:
+                output = place.aligned(f"{method}-{steps}")
+                align(alignment_settings(settings | {"steps": steps}, model=base, output=output))
+
+            rates.align[method] = _per_row(trained, batch)
+        parent = next(iter(place.path.glob("aligned/*-3")), None)
+        upload = place.data / "upload.jsonl"
+        for model in {str(model.finetune["method"]): model for model in tuned}.values():
+            method = str(model.finetune["method"])
+            if not upload.exists():
+                clean = ATTACKS["mix"].upload(
+                    library.task(model.upload, model.task), [], ratio=0, rows=config.upload.rows, seed=0
+                )
+                write_records(upload, clean)
+            settings = named_files(model.finetune, ROWS_OF_FINETUNING, library) | {"epochs": None}
+            batch = _batch(model.finetune, _preset(model.finetune, opened).finetuning)
+
+            def tuning(steps: int, settings: Settings = settings, method: str = method) -> None:
+                output = place.tuned(f"{method}-{steps}")
+                given = settings | {"steps": steps}
+                finetune(finetuning_settings(given, model=str(parent), output=output, data=str(upload)))
+
+            rates.finetune[method] = _per_row(tuning, batch)
+        _probe_answers(opened, rates)
+    rates.peak_gb = peak_gb()
+    return rates
+
+
+def _per_row(train: Callable[[int], None], batch: int) -> float:
+    """Seconds of a row: the difference of three steps and one, so that loading is not counted."""
+    times = []
+    for steps in (1, 3):
+        started = time.perf_counter()
+        train(steps)
+        times.append(time.perf_counter() - started)
+    return max(times[1] - times[0], 0.0) / 2 / batch
+
+
+def _probe_answers(opened: Opened, rates: Rates) -> None:
+    evaluated = opened.config.evaluate
+    model = load_model(opened.config.model, dtype=evaluated.dtype, device=evaluated.device)
+
+    def seconds(prompts: list[Any], longest: int) -> float:
+        few = [record.prompt for record in prompts[:PROBED_PROMPTS]]
+        started = time.perf_counter()
+        generate(model.model, model.tokenizer, few, max_new_tokens=longest, batch_size=len(few))
+        return (time.perf_counter() - started) * len(prompts) / len(few)
+
+    asked = [name for name in (evaluated.prompts, evaluated.safe) if name is not None]
+    shared = sum(seconds(opened.library.prompts(name), evaluated.max_new_tokens) for name in asked)
+    for name, rows in opened.config.tasks.items():
+        kind = rows.task or name
+        task = seconds(opened.library.task(rows.test, kind), TASKS[kind].max_new_tokens)
+        rates.answers[name] = shared + task

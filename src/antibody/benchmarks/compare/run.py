@@ -1,0 +1,229 @@
+"""`compare`: a configuration in, a directory of cells, tables and figures out; begun again, it goes on."""
+
+import gc
+import logging
+import shutil
+import time
+import traceback
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+from antibody.benchmarks.compare.alignment import aligned_run
+from antibody.benchmarks.compare.answers import figures
+from antibody.benchmarks.compare.checking import read_config
+from antibody.benchmarks.compare.config import Comparison
+from antibody.benchmarks.compare.finetuning import peak_gb, tuned_run
+from antibody.benchmarks.compare.folder import RESULTS_FILE, Folder, is_done, read_json
+from antibody.benchmarks.compare.plan import Cell, Model, Plan, make_plan
+from antibody.benchmarks.compare.rows import Library
+from antibody.errors import AntibodyError, MachineError, TrainingError, UsageError
+from antibody.failures import machine_failures
+from antibody.files import write_json
+from antibody.models.base import BaseModel
+from antibody.models.run import load_model
+from antibody.progress import bar_line
+from antibody.reports.grid import write_grid
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A comparison that was read and planned."""
+
+    config: Comparison
+    plan: Plan
+    folder: Folder
+    library: Library
+
+
+def open_comparison(config_file: Path, output: Path, data: Path | None) -> Opened:
+    """Reads the file and plans, without writing anything.
+
+    Raises:
+        UsageError: Names the file, the line and the field.
+    """
+    document, config = read_config(config_file)
+    # Runs keep the path of the run they come from.
+    folder = Folder(output.resolve())
+    library = Library(document, config.rows, data if data is not None else config_file.parent, folder.data)
+    return Opened(config, make_plan(document, config, library), folder, library)
+
+
+def compare(
+    config_file: Path, output: Path, *, data: Path | None = None, part: str = "0/1", keep_runs: bool = False
+) -> dict[str, Any]:
+    """Measures every cell that is not measured yet and writes results.json, cells.csv, report.md and report.html.
+
+    A cell that fails is written down with its error and tried again next time. Cells whose settings and data are as
+    they were are not measured again, whatever else the file has become.
+
+    Args:
+        config_file: See `antibody.benchmarks.compare.config`.
+        output: The directory; gone on with if it is a comparison's.
+        data: Where relative paths of rows start; default: the configuration's folder.
+        part: ``0/2`` and ``1/2`` share the work between two processes.
+        keep_runs: Keep fine-tuned models.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        UsageError: The configuration or the directory cannot be used.
+        MachineError: The disk is full or broken.
+        TrainingError: ``cells_failed``, at the end, where there are such.
+    """
+    number, parts = _part(part)
+    opened = open_comparison(config_file, output, data)
+    opened.folder.claim(config_file.read_text(encoding="utf-8"))
+    models = opened.plan.part(number, parts)
+    total = sum(len(opened.plan.cells_of(model)) for model in models)
+    failed: dict[str, str] = {}
+    done, started, worked = 0, time.monotonic(), 0
+    console = Console(stderr=True)
+    try:
+        for model in models:
+            cells = opened.plan.cells_of(model)
+            todo = [cell for cell in cells if not is_done(opened.folder, cell.key)]
+            if todo:
+                left = (time.monotonic() - started) / worked * (total - done) if worked else None
+                console.print(bar_line(done, total, left), escape(_label(todo)))
+                _measure(model, todo, opened, failed, keep_runs=keep_runs)
+                _free_memory()
+                worked += len(cells)
+            done += len(cells)
+    finally:
+        # Also what an interrupted comparison has.
+        results = write_results(opened)
+    console.print(bar_line(done, total, None), "done")
+    holes = [cell for model in models for cell in opened.plan.cells_of(model) if not is_done(opened.folder, cell.key)]
+    if holes:
+        first = (read_json(opened.folder.cell(holes[0].key)) or {}).get("error", {})
+        raise TrainingError(
+            f"{len(holes)} of {total} cells failed; the first, {_label(holes[:1])}: {first.get('message')}",
+            hint=f"{opened.folder.path / RESULTS_FILE} has every error. The same command tries them again.",
+            code="cells_failed",
+        )
+    return results
+
+
+def write_results(opened: Opened) -> dict[str, Any]:
+    """Writes results.json with every cell of the plan, measured or not, and the reports made of it."""
+    cells = []
+    for cell in opened.plan.cells:
+        found = read_json(opened.folder.cell(cell.key)) or {}
+        status = "missing" if not found else "failed" if "error" in found else "done"
+        made = read_json(opened.folder.model(cell.model.key)) or {} if found else {}
+        withheld = {key: value for key, value in made.items() if key.startswith("withheld")}
+        cells.append({**cell.labels, "status": status, **found, **withheld})
+    results = {
+        "kind": "comparison",
+        "model": opened.config.model,
+        "judge": opened.config.evaluate.judges[0],
+        "cells": cells,
+    }
+    write_json(opened.folder.path / RESULTS_FILE, results)
+    write_grid(opened.folder.path)
+    return results
+
+
+def _measure(
+    model: Model,
+    cells: list[Cell],
+    opened: Opened,
+    failed: dict[str, str],
+    *,
+    keep_runs: bool,
+) -> None:
+    """Every cell of one model; a hole where one fails."""
+    folder = opened.folder
+
+    @cache
+    def load() -> BaseModel:
+        evaluated = opened.config.evaluate
+        name = _made(model, opened, failed)
+        return load_model(name, dtype=evaluated.dtype, device=evaluated.device)
+
+    with folder.held(model.key):
+        for cell in cells:
+            if is_done(folder, cell.key):
+                continue
+            try:
+                with machine_failures():
+                    found = figures(cell, load, opened.config, folder, opened.library)
+                write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb()})
+            except MachineError as error:
+                # Without a disk no hole can be marked either.
+                if error.code != "out_of_memory":
+                    raise
+                _mark(folder, cell, error)
+            except Exception as error:  # noqa: BLE001 - one cell's error is that cell's result
+                _mark(folder, cell, error)
+        if model.finetune and not keep_runs and all(is_done(folder, cell.key) for cell in cells):
+            shutil.rmtree(folder.tuned(model.key), ignore_errors=True)
+            (folder.data / f"upload-{model.key}.jsonl").unlink(missing_ok=True)
+
+
+def _free_memory() -> None:
+    """A trainer is a cycle of references, which would hold its model until Python next looks for such."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _made(model: Model, opened: Opened, failed: dict[str, str]) -> str:
+    """The name or run of a model. An alignment that failed is not tried again by every cell that needs it."""
+    if not model.aligned:
+        return opened.config.model
+    if model.origin in failed:
+        raise TrainingError(
+            f"The alignment it starts from failed: {failed[model.origin]}",
+            hint="The method's first cell has the whole error.",
+            code="alignment_failed",
+        )
+    try:
+        aligned = aligned_run(model.aligned, opened.config.model, opened.folder, opened.library)
+    except Exception as error:
+        # Its text alone: the error itself would keep the model it failed with in memory.
+        failed[model.origin] = str(error)
+        raise
+    if not model.finetune:
+        return str(aligned)
+    return str(tuned_run(model, aligned, opened.config, opened.folder, opened.library))
+
+
+def _mark(folder: Folder, cell: Cell, error: Exception) -> None:
+    if isinstance(error, AntibodyError):
+        described = error.to_json()["error"]
+    else:
+        described = {
+            "code": "unexpected",
+            "message": f"{type(error).__name__}: {error}",
+            "hint": "This is a fault of ours.",
+        }
+        described["traceback"] = "".join(traceback.format_exception(error))
+    logger.warning("%s: %s", _label([cell]), error)
+    write_json(folder.cell(cell.key), {"error": described})
+
+
+def _label(cells: list[Cell]) -> str:
+    labels = cells[0].labels
+    ratio = "" if labels["ratio"] is None else f", {100 * labels['ratio']:g}% harmful"
+    variant = f", {labels['variant']}" if labels["variant"] else ""
+    tasks = ", ".join(dict.fromkeys(cell.task for cell in cells))
+    return f"{labels['method']}: {labels['attack']}{ratio}{variant}, {tasks}, seed {labels['seed']}"
+
+
+def _part(part: str) -> tuple[int, int]:
+    number, _, parts = part.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and int(number) < int(parts)):
+        raise UsageError(
+            f"{part!r} is not a part.", hint="Write 0/2 and 1/2 for two processes, and so on.", code="bad_part"
+        )
+    return int(number), int(parts)

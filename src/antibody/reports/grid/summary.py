@@ -1,0 +1,142 @@
+"""Means over seeds, their intervals, the worst case and the frontier."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import NamedTuple
+
+from scipy.stats import binomtest, t
+
+from antibody.reports.grid.reading import GridCell, Setting
+
+CONFIDENCE = 0.95
+INTERVALS = (
+    "Intervals are 95%. Of one seed: Wilson's, over the prompts or rows that were answered. Of several seeds: "
+    "Student's t interval of the seeds' figures, widened to Wilson's interval of one seed at their mean, because the "
+    "seeds share their prompts and few seeds may agree by chance."
+)
+
+
+class Spread(NamedTuple):
+    """A figure over seeds, percent."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One setting over its seeds.
+
+    Attributes:
+        setting: What it is of.
+        cells: Its cells, measured or not.
+    """
+
+    setting: Setting
+    cells: list[GridCell]
+
+    @property
+    def holes(self) -> int:
+        """Cells that failed or are missing."""
+        return sum(cell.status != "done" for cell in self.cells)
+
+    def figure(self, name: str, count: str = "") -> Spread | None:
+        """A figure's mean and interval; None where no cell has it.
+
+        Args:
+            name: Of the figure.
+            count: Of the figure that says how many answers it is over; without it there is no interval for one seed.
+        """
+        found = [value for cell in self.cells if (value := cell.figure(name)) is not None]
+        counts = [value for cell in self.cells if count and (value := cell.figure(count)) is not None]
+        return spread(found, int(min(counts)) if counts else 0) if found else None
+
+
+class Worst(NamedTuple):
+    """A method's harmful score over all that an attacker tried in one grid, on one task.
+
+    Attributes:
+        grid: The grid.
+        method: The method.
+        task: The task.
+        mean: Over the settings, each the mean of its seeds.
+        worst: The highest of those.
+        place: The setting it was found at.
+        highest: The highest single cell.
+        accuracy: Mean accuracy over the same settings; None where none was measured.
+    """
+
+    grid: str
+    method: str
+    task: str
+    mean: float
+    worst: float
+    place: str
+    highest: float
+    accuracy: float | None
+
+
+def spread(values: Sequence[float], n: int) -> Spread:
+    """Mean and interval, see `INTERVALS`.
+
+    Args:
+        values: One a seed, percent.
+        n: Answers behind each; 0 where that is not known.
+    """
+    centre = mean(values)
+    low = high = centre
+    if n:
+        wilson = binomtest(round(centre * n / 100), n).proportion_ci(CONFIDENCE, method="wilson")
+        low, high = min(low, 100 * float(wilson.low)), max(high, 100 * float(wilson.high))
+    if len(values) > 1:
+        half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+        low, high = max(0.0, min(low, centre - half)), min(100.0, max(high, centre + half))
+    return Spread(centre, low, high)
+
+
+def lines_of(cells: Iterable[GridCell]) -> list[Line]:
+    """One line a setting, in the results' order."""
+    found: dict[Setting, list[GridCell]] = {}
+    for cell in cells:
+        found.setdefault(cell.setting, []).append(cell)
+    return [Line(setting, of) for setting, of in found.items()]
+
+
+def worst_cases(lines: Sequence[Line]) -> list[Worst]:
+    """One a grid, method and task that is fine-tuned and measured."""
+    found: dict[tuple[str, str, str], list[Line]] = {}
+    for line in lines:
+        setting = line.setting
+        if setting.ratio is not None and line.figure("harmful_score") is not None:
+            found.setdefault((setting.grid, setting.method, setting.task), []).append(line)
+    return [_worst(key, of) for key, of in found.items()]
+
+
+def _worst(key: tuple[str, str, str], lines: list[Line]) -> Worst:
+    scores = {line.setting.what: spread.mean for line in lines if (spread := line.figure("harmful_score")) is not None}
+    place = max(scores, key=lambda what: scores[what])
+    cells = [value for line in lines for cell in line.cells if (value := cell.figure("harmful_score")) is not None]
+    accuracies = [accuracy.mean for line in lines if (accuracy := line.figure("task_accuracy")) is not None]
+    return Worst(
+        *key,
+        mean=mean(scores.values()),
+        worst=scores[place],
+        place=place,
+        highest=max(cells),
+        accuracy=mean(accuracies) if accuracies else None,
+    )
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other beats, by the first coordinate.
+
+    Args:
+        points: (accuracy, harmful score): high and low are good. A point is beaten by one that is at least as good in
+            both and better in one.
+    """
+    best = {
+        (x, y) for x, y in points if not any((a >= x and b <= y) and (a > x or b < y) for a, b in points)
+    }  # fmt: skip
+    return sorted(best)
