@@ -22,6 +22,9 @@ from antibody.progress import counted
 
 Load = Callable[[], BaseModel]
 
+# What is kept of each judge.
+JUDGED = ("harmful_score", "harmful_score_interval", "refusal_rate", "neither_rate", "unparsable_rate")
+
 
 def figures(cell: Cell, load: Load, config: Comparison, folder: Folder, library: Library) -> dict[str, Any]:
     """A cell's figures, percent. The model is loaded where an answer is missing.
@@ -29,74 +32,68 @@ def figures(cell: Cell, load: Load, config: Comparison, folder: Folder, library:
     Raises:
         AntibodyError: Rows cannot be read, a judge cannot be used, or the model cannot be loaded.
     """
-    started = time.perf_counter()
-    model, asked = cell.model, config.evaluate
-    attack = ATTACKS.get(model.attack)
-    longest = asked.max_new_tokens
+    asked = config.evaluate
+    answers = _Answers(cell.model, load, config, folder, library)
     prompts = library.prompts(asked.prompts)
+    attack = ATTACKS.get(cell.model.attack)
     tricked = [attack.ask(record) for record in prompts] if attack else prompts
-    answers = _answers(model, load, asked.prompts, tricked, longest, config, folder, library)
-    found: dict[str, Any] = {"judges": {}}
+    given = answers.to(asked.prompts, tricked, asked.max_new_tokens)
+    judges = {}
     for name in asked.judges:
-        metrics = judge_answers(prompts, answers, JUDGES[name]()).metrics
-        found["judges"][name] = {
-            key: metrics[key]
-            for key in ("harmful_score", "harmful_score_interval", "refusal_rate", "neither_rate", "unparsable_rate")
-        }
-    found |= found["judges"][asked.judges[0]] | {"prompts": len(prompts)}
+        metrics = judge_answers(prompts, given, JUDGES[name]()).metrics
+        judges[name] = {key: metrics[key] for key in JUDGED}
+    found: dict[str, Any] = judges[asked.judges[0]] | {"judges": judges, "prompts": len(prompts)}
     if asked.safe is not None:
         safe = library.prompts(asked.safe)
-        answers = _answers(model, load, asked.safe, safe, longest, config, folder, library)
-        metrics = judge_answers(safe, answers, JUDGES[asked.judges[0]]()).metrics
+        given = answers.to(asked.safe, safe, asked.max_new_tokens)
+        metrics = judge_answers(safe, given, JUDGES[asked.judges[0]]()).metrics
         found |= {
             "over_refusal": metrics["refusal_rate"],
             "over_refusal_unparsable_rate": metrics["unparsable_rate"],
             "safe_prompts": len(safe),
         }
-    found |= _task(cell, load, config, folder, library)
-    return found | {"answer_seconds": round(time.perf_counter() - started, 1)}
-
-
-def _task(cell: Cell, load: Load, config: Comparison, folder: Folder, library: Library) -> dict[str, Any]:
     rows = config.tasks[cell.task]
-    name = rows.task or cell.task
-    records = library.task(rows.test, name)
-    answers = _answers(cell.model, load, rows.test, records, TASKS[name].max_new_tokens, config, folder, library)
-    metrics = grade_answers(records, answers, TASKS[name]).metrics
-    return {
+    task = TASKS[rows.task or cell.task]
+    records = library.task(rows.test, task.name)
+    metrics = grade_answers(records, answers.to(rows.test, records, task.max_new_tokens), task).metrics
+    return found | {
         "task_accuracy": metrics["task_accuracy"],
         "task_accuracy_interval": metrics["task_accuracy_interval"],
         "task_unparsable_rate": metrics["unparsable_rate"],
         "task_rows": len(records),
+        "answer_seconds": round(answers.seconds, 2),
     }
 
 
-def _answers(
-    model: Model,
-    load: Load,
-    rows: str,
-    records: Sequence[Record],
-    max_new_tokens: int,
-    config: Comparison,
-    folder: Folder,
-    library: Library,
-) -> list[str]:
-    """Kept ones, or new ones that are then kept."""
-    place = folder.answers(answers_key(library, model, rows, max_new_tokens))
-    if not place.exists():
-        loaded = load()
-        with counted("Answering", len(records)) as advance:
-            answers = generate(
-                loaded.model,
-                loaded.tokenizer,
-                [record.prompt for record in records],
-                max_new_tokens=max_new_tokens,
-                batch_size=config.evaluate.batch_size,
-                progress=advance,
-            )
-        write_jsonl(
-            place,
-            [{"id": record.id, "answer": answer} for record, answer in zip(records, answers, strict=True)],
-        )
-    with place.open(encoding="utf-8") as file:
-        return [json.loads(line)["answer"] for line in file]
+class _Answers:
+    """One model's answers: kept ones, or new ones that are then kept.
+
+    Attributes:
+        seconds: What the new ones took, without loading the model.
+    """
+
+    def __init__(self, model: Model, load: Load, config: Comparison, folder: Folder, library: Library) -> None:
+        self._model, self._load = model, load
+        self._config, self._folder, self._library = config, folder, library
+        self.seconds = 0.0
+
+    def to(self, rows: str, records: Sequence[Record], max_new_tokens: int) -> list[str]:
+        """One answer a record, in order. `rows` is the records' name."""
+        place = self._folder.answers(answers_key(self._library, self._model, rows, max_new_tokens))
+        if not place.exists():
+            loaded = self._load()
+            started = time.perf_counter()
+            with counted("Answering", len(records)) as advance:
+                answers = generate(
+                    loaded.model,
+                    loaded.tokenizer,
+                    [record.prompt for record in records],
+                    max_new_tokens=max_new_tokens,
+                    batch_size=self._config.evaluate.batch_size,
+                    progress=advance,
+                )
+            lines = zip(records, answers, strict=True)
+            write_jsonl(place, [{"id": record.id, "answer": answer} for record, answer in lines])
+            self.seconds += time.perf_counter() - started
+        with place.open(encoding="utf-8") as file:
+            return [json.loads(line)["answer"] for line in file]

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from antibody.names import Dtype
 
-FORBID = ConfigDict(extra="forbid", strict=True)
+FORBID = ConfigDict(extra="forbid")
 Settings = dict[str, Any]
 
 

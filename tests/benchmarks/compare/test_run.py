@@ -1,0 +1,138 @@
+"""Comparisons on a tiny model: what is shared, what a crash leaves, what a failure leaves, what a change reaches."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antibody.benchmarks.compare import alignment, answers, finetuning, run
+from antibody.benchmarks.compare.folder import Folder
+from antibody.benchmarks.compare.run import compare, open_comparison
+from antibody.errors import TrainingError, UsageError
+
+Write = Callable[[dict[str, Any]], Path]
+MEASURED = ("harmful_score", "refusal_rate", "unparsable_rate", "task_accuracy", "withheld_harmful", "withheld_benign")
+
+
+def table(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells without times and memory."""
+    keys = ("method", "ratio", "task", "seed", "status", *MEASURED)
+    return [{key: cell.get(key) for key in keys} for cell in results["cells"]]
+
+
+def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"align": 0, "finetune": 0, "generate": 0}
+    for module, name in ((alignment, "align"), (finetuning, "finetune"), (answers, "generate")):
+        monkeypatch.setattr(module, name, _counted(getattr(module, name), name, counts))
+    output = tmp_path / "out"
+    results = compare(written(tiny), output)
+    assert [cell["status"] for cell in results["cells"]] == ["done"] * 4
+    # The plain stage is shared; every model answers prompts and task.
+    assert counts == {"align": 2, "finetune": 4, "generate": 8}
+    assert not list((output / "tuned").iterdir())
+    for name in ("results.json", "cells.csv", "report.md", "report.html"):
+        assert (output / name).stat().st_size > 100
+
+    again = compare(written(tiny), output)
+    assert counts == {"align": 2, "finetune": 4, "generate": 8}
+    assert again == results
+
+    # Another reader of the answers needs no model, another variant only its own.
+    tiny["tasks"]["again"] = tiny["tasks"]["labels"] | {"task": "labels"}
+    tiny["grids"]["faster"] = {
+        "methods": ["SFT"], "ratios": [0.5], "tasks": ["labels"], "variants": {"5 x": {"learning_rate": 1e-3}}
+    }  # fmt: skip
+    more = compare(written(tiny), output)
+    assert counts == {"align": 2, "finetune": 5, "generate": 10}
+    assert len(more["cells"]) == 9
+
+
+def test_sigkill_and_again_give_the_same_table(tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:
+    tiny["methods"].pop("SFT")
+    config, output = written(tiny), tmp_path / "killed"
+    command = [sys.executable, "-m", "antibody", "compare", str(config), "--output", str(output)]
+    begun = (lambda: any((output / "aligned").glob("*/metrics.jsonl")), lambda: any((output / "cells").glob("*.json")))
+    for killed_once in begun:
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        while not killed_once() and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in (output / "cells").glob("*.json")}
+    assert kept
+    # As if killed where a directory was made and nothing said yet what it is.
+    opened = open_comparison(config, output, None)
+    for model in opened.plan.models.values():
+        Folder(output).tuned(model.key).mkdir(parents=True, exist_ok=True)
+        (Folder(output).tuned(model.key) / "inputs.json").touch()
+    results = compare(config, output)
+    assert table(results) == table(compare(config, tmp_path / "straight"))
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_failed_cell_is_a_hole_that_is_tried_again(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny["methods"].pop("Antibody")
+    output, real = tmp_path / "out", finetuning.finetune
+
+    def failing(settings: Any) -> Any:
+        if "upload" in settings.data and failing_keys and Path(settings.output).name == failing_keys[0]:
+            raise TrainingError("It diverged.", hint="Train slower.", code="diverged")
+        return real(settings)
+
+    plan = open_comparison(written(tiny), output, None).plan
+    failing_keys = [plan.cells[0].model.key]
+    monkeypatch.setattr(finetuning, "finetune", failing)
+    with pytest.raises(TrainingError, match="1 of 2 cells failed.*It diverged"):
+        compare(written(tiny), output)
+    results = json.loads((output / "results.json").read_text())
+    assert [cell["status"] for cell in results["cells"]] == ["failed", "done"]
+    assert results["cells"][0]["error"]["code"] == "diverged"
+    assert "It diverged." in (output / "report.md").read_text()
+
+    failing_keys.clear()
+    assert [cell["status"] for cell in compare(written(tiny), output)["cells"]] == ["done", "done"]
+
+
+def test_parts_share_the_cells(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(run, "_measure", lambda model, *_, **__: seen.append(model.key))
+    models = list(open_comparison(written(tiny), tmp_path / "out", None).plan.models)
+    for part in ("0/3", "1/3", "2/3"):
+        with pytest.raises(TrainingError, match="cells failed"):
+            compare(written(tiny), tmp_path / "out", part=part)
+    assert seen == models
+    for wrong in ("2/2", "a/2", "1"):
+        with pytest.raises(UsageError, match="is not a part"):
+            compare(written(tiny), tmp_path / "out", part=wrong)
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(
+    tiny: dict[str, Any], written: Write, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds something else"):
+        compare(written(tiny), other)
+    assert [path.name for path in other.iterdir()] == ["mine.txt"]
+
+
+def _counted(function: Callable[..., Any], name: str, counts: dict[str, int]) -> Callable[..., Any]:
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        counts[name] += 1
+        return function(*arguments, **keywords)
+
+    return call
