@@ -159,7 +159,9 @@ def _check_settings(
         raise _first(document, place, error, shared=stage, written=written) from error
     except UsageError as error:
         # The message names the setting, the place the entry it stands in.
-        named = next((key for key in written if repr(key) in error.message or f"{key}=" in error.message), None)
+        said = [key for key in written if repr(key) in error.message or f"{key}=" in error.message]
+        # A method that does not take an option is named too.
+        named = next((key for key in sorted(said, key=lambda key: key == "method")), None)
         raise document.error((*place, named) if named else place, error.message, error.hint) from error
 
 

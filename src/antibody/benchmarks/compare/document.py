@@ -61,7 +61,8 @@ class Document:
         elif isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 inner = (*place, key.value)
-                if inner in self._lines:
-                    raise self.error(inner, "This key is written twice.", "Keep one of them.")
+                known = inner in self._lines
                 self._lines[inner] = key.start_mark.line + 1
+                if known:
+                    raise self.error(inner, "This key is written twice.", "Keep one of them.")
                 self._note(value, inner)

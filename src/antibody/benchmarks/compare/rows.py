@@ -41,6 +41,7 @@ class Library:
         self._data = data
         self._folder = folder
         self._fingerprints: dict[str, str] = {}
+        self._hash = cache(_hash)
 
     def fingerprint(self, name: str, place: Place = ("rows",)) -> str:
         """What identifies rows without reading the Hub: their files' hashes and how they are chosen.
@@ -137,7 +138,7 @@ class Library:
         return source if source.startswith((EMBEDDED, HUB_PREFIX)) else str(self._data / source)
 
     def _reshaped(self, entry: RowsFields, source: str) -> str:
-        key = sha256_of([source, _hash(source), entry.split, entry.subset, entry.fields, entry.names, entry.where])
+        key = sha256_of([source, self._hash(source), entry.split, entry.subset, entry.fields, entry.names, entry.where])
         path = self._folder / f"source-{key[:16]}.jsonl"
         if not path.exists():
             write_jsonl(path, [_reshape(entry, row, source) for row in _raw(source, entry) if _wanted(entry, row)])
@@ -152,7 +153,7 @@ class Library:
                     f"There are no rows {name!r}, and no file {source}.",
                     "Mend the name, or give the folder of the files by --data.",
                 )
-            return _hash(source)
+            return self._hash(source)
         if name in within:
             raise self._document.error(("rows", name, "from"), f"{name} is made of itself.", "Take it out.")
         entry = self._rows[name]
@@ -162,7 +163,6 @@ class Library:
         return sha256_of(to_json([described, sources]))[:16]
 
 
-@cache
 def _hash(source: str) -> str:
     if source.startswith(HUB_PREFIX):
         return sha256_of(source)[:16]

@@ -1,0 +1,103 @@
+"""What is wrong in a comparison's file is said with its line and field, before anything is loaded or written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antibody.benchmarks.compare.checking import read_config
+from antibody.benchmarks.compare.rows import Library
+from antibody.benchmarks.compare.run import open_comparison
+from antibody.errors import DataError, UsageError
+
+Write = Callable[[dict[str, Any]], Path]
+
+WRONG: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "unknown key": (lambda c: c.update(model_name="x"), "model_name", "no such field"),
+    "unknown key inside": (lambda c: c["evaluate"].update(prompt="x"), "evaluate.prompt", "no such field"),
+    "missing key": (lambda c: c["upload"].pop("harmful"), "upload.harmful", "required"),
+    "wrong type": (lambda c: c["upload"].update(rows="many"), "upload.rows", "integer"),
+    "unknown method": (lambda c: c["methods"]["SFT"]["finetune"].update(method="none"), "methods.SFT.finetune.method", "none"),
+    "unknown setting": (lambda c: c["methods"]["SFT"]["finetune"].update(lr=1), "methods.SFT.finetune.lr", "not a set"),
+    "another method's option": (lambda c: c["methods"]["SFT"]["finetune"].update(tau=2.0), "methods.SFT.finetune.tau", "tau"),
+    "what YAML reads as false": (
+        lambda c: c["methods"]["Antibody"]["finetune"].update(gate=False), "methods.Antibody.finetune.gate", "off",
+    ),
+    "the grid's own": (lambda c: c["align"].update(model="x"), "align.model", "decided by the grid"),
+    "a shared setting": (lambda c: c["finetune"].update(batch_size=0), "methods.SFT.finetune", "batch_size"),
+    "an alignment that is none": (lambda c: c["methods"]["SFT"].update(align="flat"), "methods.SFT.align", "flat"),
+    "an alignment in itself": (lambda c: c["alignments"].update(plain=["plain"]), "alignments.plain.0", "itself"),
+    "unknown attack": (lambda c: c["grids"]["ratios"].update(attacks=["mixx"]), "grids.ratios.attacks.0", "mixx"),
+    "ratio": (lambda c: c["grids"]["ratios"].update(ratios=[0, 1.5]), "grids.ratios.ratios.1", "less than or equal"),
+    "variant": (
+        lambda c: c["grids"]["ratios"].update(variants={"fast": {"speed": 5}}), "grids.ratios.variants.fast.speed", "spe",
+    ),
+    "unknown task": (lambda c: c["tasks"].update(mine={"upload": "test", "test": "test"}), "tasks.mine", "no task"),
+    "unknown judge": (lambda c: c["evaluate"].update(judges=["me"]), "evaluate.judges.0", "me"),
+    "unknown reference": (lambda c: c.update(references=["bas"]), "references.0", "bas"),
+    "no rows": (lambda c: c["upload"].update(harmful="attak"), "upload.harmful", "no rows 'attak'"),
+    "rows of themselves": (lambda c: c["rows"]["attack"].update({"from": "attack"}), "rows.attack.from", "itself"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_error_names_the_line_and_the_field(name: str, tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:
+    break_it, field, words = WRONG[name]
+    break_it(tiny)
+    path = written(tiny)
+    with pytest.raises(UsageError) as raised:
+        open_comparison(path, tmp_path / "out", None)
+    message = raised.value.message
+    assert f"field `{field}`" in message
+    assert words in message
+    assert raised.value.hint
+    # The line is that of the field, or of what it is missing in.
+    line = int(message.split("line ")[1].split(",")[0])
+    known = [part for part in field.split(".") if not part.isdigit()]
+    text = path.read_text().splitlines()[line - 1]
+    assert any(part in text for part in known[-2:]) or text.lstrip().startswith("- ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_yaml_and_a_key_twice(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("model: [\n")
+    with pytest.raises(UsageError, match="line 2"):
+        read_config(path)
+    path.write_text("model: a\nseeds: [0]\nmodel: b\n")
+    with pytest.raises(UsageError, match="line 3, field `model`: This key is written twice"):
+        read_config(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_rows_are_renamed_worded_chosen_and_joined(tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = [f'{{"text": "text {i}", "label": {i % 2}, "kind": "{"ab"[i % 2]}", "more": {i}}}' for i in range(8)]
+    (data / "raw.jsonl").write_text("\n".join(lines) + "\n")
+    raw = {"from": "raw.jsonl", "fields": {"prompt": "text", "response": "label"}}
+    tiny["rows"] |= {
+        "worded": raw | {"names": {"response": ["no", "yes"]}, "where": {"kind": "a"}, "skip": 1, "first": 2},
+        "long": raw | {"names": {"response": ["no", "yes"]}, "longest": 1},
+        "wrong": raw | {"names": {"response": ["no"]}},
+        "absent": {"from": "raw.jsonl", "fields": {"prompt": "question", "response": "label"}},
+        "joined": ["worded", "worded", "test"],
+        "drawn": {"from": "joined", "draw": 3},
+    }
+    document, config = read_config(written(tiny))
+    library = Library(document, config.rows, data, tmp_path / "made")
+    assert [(row.request, row.response) for row in library.records("worded")] == [("text 2", "no"), ("text 4", "no")]
+    joined = library.records("joined")
+    assert len(joined) == 6
+    assert len({row.id for row in joined}) == 6
+    assert library.records("drawn") == library.records("drawn")
+    assert len(library.records("drawn")) == 3
+    for name, words in (
+        ("long", "No row is left"),
+        ("wrong", "not a number below 1"),
+        ("absent", "no field 'question'"),
+    ):
+        with pytest.raises(DataError, match=words):
+            library.records(name)
