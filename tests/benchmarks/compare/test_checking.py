@@ -18,9 +18,13 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "unknown key inside": (lambda c: c["evaluate"].update(prompt="x"), "evaluate.prompt", "no such field"),
     "missing key": (lambda c: c["upload"].pop("harmful"), "upload.harmful", "required"),
     "wrong type": (lambda c: c["upload"].update(rows="many"), "upload.rows", "integer"),
-    "unknown method": (lambda c: c["methods"]["SFT"]["finetune"].update(method="none"), "methods.SFT.finetune.method", "none"),
+    "unknown method": (
+        lambda c: c["methods"]["SFT"]["finetune"].update(method="none"), "methods.SFT.finetune.method", "none",
+    ),
     "unknown setting": (lambda c: c["methods"]["SFT"]["finetune"].update(lr=1), "methods.SFT.finetune.lr", "not a set"),
-    "another method's option": (lambda c: c["methods"]["SFT"]["finetune"].update(tau=2.0), "methods.SFT.finetune.tau", "tau"),
+    "another method's option": (
+        lambda c: c["methods"]["SFT"]["finetune"].update(tau=2.0), "methods.SFT.finetune.tau", "takes no tau",
+    ),
     "what YAML reads as false": (
         lambda c: c["methods"]["Antibody"]["finetune"].update(gate=False), "methods.Antibody.finetune.gate", "off",
     ),
@@ -31,7 +35,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "unknown attack": (lambda c: c["grids"]["ratios"].update(attacks=["mixx"]), "grids.ratios.attacks.0", "mixx"),
     "ratio": (lambda c: c["grids"]["ratios"].update(ratios=[0, 1.5]), "grids.ratios.ratios.1", "less than or equal"),
     "variant": (
-        lambda c: c["grids"]["ratios"].update(variants={"fast": {"speed": 5}}), "grids.ratios.variants.fast.speed", "spe",
+        lambda c: c["grids"]["ratios"].update(variants={"x": {"speed": 5}}), "grids.ratios.variants.x.speed", "speed",
     ),
     "unknown task": (lambda c: c["tasks"].update(mine={"upload": "test", "test": "test"}), "tasks.mine", "no task"),
     "unknown judge": (lambda c: c["evaluate"].update(judges=["me"]), "evaluate.judges.0", "me"),

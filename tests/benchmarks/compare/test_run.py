@@ -93,7 +93,7 @@ def test_a_failed_cell_is_a_hole_that_is_tried_again(
     plan = open_comparison(written(tiny), output, None).plan
     failing_keys = [plan.cells[0].model.key]
     monkeypatch.setattr(finetuning, "finetune", failing)
-    with pytest.raises(TrainingError, match="1 of 2 cells failed.*It diverged"):
+    with pytest.raises(TrainingError, match=r"1 of 2 cells failed.*It diverged"):
         compare(written(tiny), output)
     results = json.loads((output / "results.json").read_text())
     assert [cell["status"] for cell in results["cells"]] == ["failed", "done"]

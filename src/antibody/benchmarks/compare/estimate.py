@@ -43,6 +43,8 @@ class Rates:
         finetune: Of a row, by method.
         answers: Of one cell's answers, by task.
         peak_gb: The most memory seen, 10^9 bytes; None where nothing was run.
+        align_fixed: Of an alignment of any length, such as loading and the screen; 0 where it is in the rows' rate.
+        finetune_fixed: Of a fine-tuning of any length, likewise.
     """
 
     source: str
@@ -50,6 +52,8 @@ class Rates:
     finetune: dict[str, float] = field(default_factory=dict)
     answers: dict[str, float] = field(default_factory=dict)
     peak_gb: float | None = None
+    align_fixed: float = 0.0
+    finetune_fixed: float = 0.0
 
 
 def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
@@ -71,8 +75,14 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
     open_models = [m for m in tuned if not all(is_done(folder, cell.key) for cell in plan.cells_of(m))]
     open_cells = [cell for cell in cells if not is_done(folder, cell.key)]
     rates = _probed(opened, stages, tuned) if probe else _seen(opened)
-    parts = [_cost(rates.align, _aligned_rows(stage, opened), str(stage.settings["method"])) for stage in open_stages]
-    parts += [_cost(rates.finetune, _tuned_rows(model, opened), str(model.finetune["method"])) for model in open_models]
+    parts = [
+        _cost(rates.align, _aligned_rows(stage, opened), str(stage.settings["method"]), rates.align_fixed)
+        for stage in open_stages
+    ]
+    parts += [
+        _cost(rates.finetune, _tuned_rows(model, opened), str(model.finetune["method"]), rates.finetune_fixed)
+        for model in open_models
+    ]
     parts += [_cost(rates.answers, 1, cell.task) for cell in open_cells]
     known = [part for part in parts if part is not None]
     unknown = len(parts) - len(known)
@@ -93,11 +103,11 @@ def _evaluated(model: Model, opened: Opened) -> bool:
     return all(is_done(opened.folder, cell.key) for cell in opened.plan.cells_of(model))
 
 
-def _cost(rates: Mapping[str, float], amount: float | None, name: str) -> float | None:
+def _cost(rates: Mapping[str, float], amount: float | None, name: str, fixed: float = 0.0) -> float | None:
     """Of a kind that was not timed: as the others' mean."""
     if amount is None or not rates:
         return None
-    return amount * rates.get(name, mean(rates.values()))
+    return fixed + amount * rates.get(name, mean(rates.values()))
 
 
 def _seen(opened: Opened) -> Rates:
@@ -174,54 +184,62 @@ def _count(name: str, library: Library) -> int | None:
 
 
 def _probed(opened: Opened, stages: list[Stage], tuned: list[Model]) -> Rates:
-    """Trains one and three steps by every method, and answers a few prompts."""
-    rates = Rates("a probe of a few steps of every method on this machine")
-    config = opened.config
+    """Trains a few steps by every method, and answers a few prompts."""
+    rates = Rates("a probe of three steps of every method on this machine")
     with tempfile.TemporaryDirectory() as folder:
         place = Folder(Path(folder))
         library = opened.library.elsewhere(place.data)
-        base = config.model
-        for stage in {str(stage.settings["method"]): stage for stage in stages}.values():
-            method = str(stage.settings["method"])
-            settings = named_files(stage.settings, ROWS_OF_ALIGNMENT, library) | {"epochs": None}
-            batch = _batch(stage.settings, _preset(stage.settings, opened).alignment)
-
-            def trained(steps: int, settings: Settings = settings, method: str = method) -> None:
-                output = place.aligned(f"{method}-{steps}")
-                align(alignment_settings(settings | {"steps": steps}, model=base, output=output))
-
-            rates.align[method] = _per_row(trained, batch)
-        parent = next(iter(place.path.glob("aligned/*-3")), None)
-        upload = place.data / "upload.jsonl"
-        for model in {str(model.finetune["method"]): model for model in tuned}.values():
-            method = str(model.finetune["method"])
-            if not upload.exists():
-                clean = ATTACKS["mix"].upload(
-                    library.task(model.upload, model.task), [], ratio=0, rows=config.upload.rows, seed=0
-                )
-                write_records(upload, clean)
-            settings = named_files(model.finetune, ROWS_OF_FINETUNING, library) | {"epochs": None}
-            batch = _batch(model.finetune, _preset(model.finetune, opened).finetuning)
-
-            def tuning(steps: int, settings: Settings = settings, method: str = method) -> None:
-                output = place.tuned(f"{method}-{steps}")
-                given = settings | {"steps": steps}
-                finetune(finetuning_settings(given, model=str(parent), output=output, data=str(upload)))
-
-            rates.finetune[method] = _per_row(tuning, batch)
+        _probe_alignments(opened, {str(each.settings["method"]): each for each in stages}, rates, place, library)
+        _probe_finetunings(opened, {str(each.finetune["method"]): each for each in tuned}, rates, place, library)
         _probe_answers(opened, rates)
     rates.peak_gb = peak_gb()
     return rates
 
 
-def _per_row(train: Callable[[int], None], batch: int) -> float:
-    """Seconds of a row: the difference of three steps and one, so that loading is not counted."""
-    times = []
-    for steps in (1, 3):
+def _probe_alignments(
+    opened: Opened, stages: Mapping[str, Stage], rates: Rates, place: Folder, library: Library
+) -> None:
+    for method, stage in stages.items():
+        settings = named_files(stage.settings, ROWS_OF_ALIGNMENT, library) | {"epochs": None}
+        batch = _batch(stage.settings, _preset(stage.settings, opened).alignment)
+
+        def train(steps: int, settings: Settings = settings, method: str = method) -> None:
+            output = place.aligned(f"{method}-{steps}")
+            align(alignment_settings(settings | {"steps": steps}, model=opened.config.model, output=output))
+
+        rates.align[method], rates.align_fixed = _per_row(train, batch, rates.align_fixed)
+
+
+def _probe_finetunings(
+    opened: Opened, models: Mapping[str, Model], rates: Rates, place: Folder, library: Library
+) -> None:
+    parent = next(iter(place.path.glob("aligned/*-3")), None)
+    upload = place.data / "upload.jsonl"
+    for method, model in models.items():
+        if not upload.exists():
+            benign = library.task(model.upload, model.task)
+            rows = opened.config.upload.rows
+            write_records(upload, ATTACKS["mix"].upload(benign, [], ratio=0, rows=rows, seed=0))
+        settings = named_files(model.finetune, ROWS_OF_FINETUNING, library) | {"epochs": None}
+        batch = _batch(model.finetune, _preset(model.finetune, opened).finetuning)
+
+        def train(steps: int, settings: Settings = settings, method: str = method) -> None:
+            output = place.tuned(f"{method}-{steps}")
+            given = settings | {"steps": steps}
+            finetune(finetuning_settings(given, model=str(parent), output=output, data=str(upload)))
+
+        rates.finetune[method], rates.finetune_fixed = _per_row(train, batch, rates.finetune_fixed)
+
+
+def _per_row(train: Callable[[int], None], batch: int, fixed: float) -> tuple[float, float]:
+    """Seconds of a row, and those that a training takes however long it is: one step is timed too where not known."""
+    times = {}
+    for steps in (3,) if fixed else (1, 3):
         started = time.perf_counter()
         train(steps)
-        times.append(time.perf_counter() - started)
-    return max(times[1] - times[0], 0.0) / 2 / batch
+        times[steps] = time.perf_counter() - started
+    step = (times[3] - times[1]) / 2 if not fixed else (times[3] - fixed) / 3
+    return max(step, 0.0) / batch, fixed or max(times[1] - step, 0.0)
 
 
 def _probe_answers(opened: Opened, rates: Rates) -> None:

@@ -1,0 +1,53 @@
+"""The experiments of the repository: they are complete, and their plans are what they say, without loading a model."""
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import yaml
+from conftest import REAL_DATA
+
+from antibody.benchmarks.compare.estimate import dry_run
+from antibody.benchmarks.compare.plan import Plan
+from antibody.benchmarks.compare.run import open_comparison
+
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
+PAPER = sorted(EXPERIMENTS.glob("paper-*.yaml"))
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_the_paper_s_experiments(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eleven methods on three tasks, three seeds; the Hub is not asked."""
+    for name in ("transformers.AutoModelForCausalLM.from_pretrained", "datasets.load_dataset"):
+        monkeypatch.setattr(name, Mock(side_effect=AssertionError("nothing is loaded")))
+    opened = open_comparison(path, tmp_path / "out", None)
+    found = dry_run(opened, probe=False)
+    # sft, vaccine, repnoise, booster, published and ours.
+    assert found["alignments"] == {"all": 6 * 3, "done": 0}
+    # At a fifth: three tasks; SST-2 and GSM8K at four more ratios; three variants. Eleven methods, three seeds.
+    assert found["finetunings"]["all"] == (3 + 2 * 4 + 3) * 11 * 3
+    assert found["seconds"] is None
+    assert "no cell is done" in found["measured_by"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_paper_s_experiments_differ_in_model_and_batch_alone() -> None:
+    contents = [yaml.safe_load(path.read_text()) for path in PAPER]
+    assert len(contents) == 3
+    for content in contents:
+        del content["model"], content["align"]["batch_size"], content["finetune"]["batch_size"]
+    assert contents[0] == contents[1] == contents[2]
+
+
+@pytest.mark.real_data
+def test_the_laptop_s_experiment(tmp_path: Path) -> None:
+    """Ten pairs, three ratios, two tasks, three seeds; what a report answers is from test halves."""
+    plan: Plan = open_comparison(EXPERIMENTS / "laptop.yaml", tmp_path / "out", REAL_DATA).plan
+    grid = [cell for cell in plan.cells if cell.labels["grid"] == "poison ratio"]
+    assert len(grid) == 10 * 3 * 2 * 3
+    # Three plain stages for all, a last one for three seeds, and two for each of the four other alignments and seed.
+    assert len([stage for stage in plan.stages.values() if not stage.calibrates]) == 3 + 3 + 4 * 2 * 3
+    content = yaml.safe_load((EXPERIMENTS / "laptop.yaml").read_text())
+    aligned_on = {content["rows"][name]["from"] for name in ("harmful", "alpaca")}
+    assert aligned_on == {"beavertails_qa_dev.jsonl", "alpaca_benign.jsonl"}
+    assert "_test" in content["rows"]["attack"]["from"]
