@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from antibody.attacks import ATTACKS
@@ -14,7 +14,7 @@ from antibody.data.records import Record
 from antibody.evaluation.accuracy import grade_answers
 from antibody.evaluation.generation import generate
 from antibody.evaluation.harmful import judge_answers
-from antibody.evaluation.judges import JUDGES
+from antibody.evaluation.judges import Judge
 from antibody.evaluation.tasks import TASKS
 from antibody.files import write_jsonl
 from antibody.models.base import BaseModel
@@ -26,8 +26,10 @@ Load = Callable[[], BaseModel]
 JUDGED = ("harmful_score", "harmful_score_interval", "refusal_rate", "neither_rate", "unparsable_rate")
 
 
-def figures(cell: Cell, load: Load, config: Comparison, folder: Folder, library: Library) -> dict[str, Any]:
-    """A cell's figures, percent. The model is loaded where an answer is missing.
+def figures(
+    cell: Cell, load: Load, judges: Mapping[str, Judge], config: Comparison, folder: Folder, library: Library
+) -> dict[str, Any]:
+    """A cell's figures, percent; the harmful score is the first judge's. The model is loaded where an answer is missing.
 
     Raises:
         AntibodyError: Rows cannot be read, a judge cannot be used, or the model cannot be loaded.
@@ -38,23 +40,24 @@ def figures(cell: Cell, load: Load, config: Comparison, folder: Folder, library:
     attack = ATTACKS.get(cell.model.attack)
     tricked = [attack.ask(record) for record in prompts] if attack else prompts
     given = answers.to(asked.prompts, tricked, asked.max_new_tokens)
-    judges = {}
-    for name in asked.judges:
-        metrics = judge_answers(prompts, given, JUDGES[name]()).metrics
-        judges[name] = {key: metrics[key] for key in JUDGED}
-    found: dict[str, Any] = judges[asked.judges[0]] | {"judges": judges, "prompts": len(prompts)}
+    judged = {}
+    for name, judge in judges.items():
+        metrics = judge_answers(prompts, given, judge).metrics
+        judged[name] = {key: metrics[key] for key in JUDGED}
+    first = next(iter(judges))
+    found: dict[str, Any] = judged[first] | {"judges": judged, "prompts": len(prompts)}
     if asked.safe is not None:
         safe = library.prompts(asked.safe)
         given = answers.to(asked.safe, safe, asked.max_new_tokens)
-        metrics = judge_answers(safe, given, JUDGES[asked.judges[0]]()).metrics
+        metrics = judge_answers(safe, given, judges[first]).metrics
         found |= {
             "over_refusal": metrics["refusal_rate"],
             "over_refusal_unparsable_rate": metrics["unparsable_rate"],
             "safe_prompts": len(safe),
         }
     rows = config.tasks[cell.task]
-    task = TASKS[rows.task or cell.task]
-    records = library.task(rows.test, task.name)
+    name = rows.task or cell.task
+    task, records = TASKS[name], library.task(rows.test, name)
     metrics = grade_answers(records, answers.to(rows.test, records, task.max_new_tokens), task).metrics
     return found | {
         "task_accuracy": metrics["task_accuracy"],

@@ -5,6 +5,7 @@ import logging
 import shutil
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from antibody.benchmarks.compare.folder import RESULTS_FILE, Folder, is_done, re
 from antibody.benchmarks.compare.plan import Cell, Model, Plan, make_plan
 from antibody.benchmarks.compare.rows import Library
 from antibody.errors import AntibodyError, MachineError, TrainingError, UsageError
+from antibody.evaluation.judges import Judge, make_judge
 from antibody.failures import machine_failures
 from antibody.files import write_json
 from antibody.models.base import BaseModel
@@ -76,11 +78,14 @@ def compare(
 
     Raises:
         UsageError: The configuration or the directory cannot be used.
+        ModelError: A judge's model cannot be used.
         MachineError: The disk is full or broken.
         TrainingError: ``cells_failed``, at the end, where there are such.
     """
     number, parts = _part(part)
     opened = open_comparison(config_file, output, data)
+    # A judge that cannot be used is known before anything is trained.
+    judges = {name: make_judge(name) for name in opened.config.evaluate.judges}
     opened.folder.claim(config_file.read_text(encoding="utf-8"))
     models = opened.plan.part(number, parts)
     total = sum(len(opened.plan.cells_of(model)) for model in models)
@@ -94,7 +99,7 @@ def compare(
             if todo:
                 left = (time.monotonic() - started) / worked * (total - done) if worked else None
                 console.print(bar_line(done, total, left), escape(_label(todo)))
-                _measure(model, todo, opened, failed, keep_runs=keep_runs)
+                _measure(model, todo, opened, judges, failed, keep_runs=keep_runs)
                 _free_memory()
                 worked += len(cells)
             done += len(cells)
@@ -137,6 +142,7 @@ def _measure(
     model: Model,
     cells: list[Cell],
     opened: Opened,
+    judges: Mapping[str, Judge],
     failed: dict[str, str],
     *,
     keep_runs: bool,
@@ -156,7 +162,7 @@ def _measure(
                 continue
             try:
                 with machine_failures():
-                    found = figures(cell, load, opened.config, folder, opened.library)
+                    found = figures(cell, load, judges, opened.config, folder, opened.library)
                 write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb()})
             except MachineError as error:
                 # Without a disk no hole can be marked either.
