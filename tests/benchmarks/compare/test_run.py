@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from antibody.benchmarks.compare import alignment, answers, finetuning, run
+from antibody.benchmarks.compare.estimate import dry_run
 from antibody.benchmarks.compare.folder import Folder
 from antibody.benchmarks.compare.run import compare, open_comparison
 from antibody.errors import TrainingError, UsageError
@@ -51,9 +52,16 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
     tiny["grids"]["faster"] = {
         "methods": ["SFT"], "ratios": [0.5], "tasks": ["labels"], "variants": {"5 x": {"learning_rate": 1e-3}}
     }  # fmt: skip
+    planned = dry_run(open_comparison(written(tiny), output, None), probe=False)
+    assert planned["finetunings"] == {"all": 5, "done": 4}
+    # Cells by another task's name are read from the answers that are there.
+    assert planned["cells"] == {"all": 5, "done": 4}
+    assert planned["seconds"] > 0
+    assert planned["measured_by"] == "the work that is done"
     more = compare(written(tiny), output)
     assert counts == {"align": 2, "finetune": 5, "generate": 10}
     assert len(more["cells"]) == 9
+    assert dry_run(open_comparison(written(tiny), output, None), probe=False)["seconds"] == 0
 
 
 def test_sigkill_and_again_give_the_same_table(tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:

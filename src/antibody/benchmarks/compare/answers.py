@@ -29,7 +29,7 @@ JUDGED = ("harmful_score", "harmful_score_interval", "refusal_rate", "neither_ra
 def figures(
     cell: Cell, load: Load, judges: Mapping[str, Judge], config: Comparison, folder: Folder, library: Library
 ) -> dict[str, Any]:
-    """A cell's figures, percent; the harmful score is the first judge's. The model is loaded where an answer is missing.
+    """A cell's figures, percent; HS is the first judge's. The model is loaded where an answer is missing.
 
     Raises:
         AntibodyError: Rows cannot be read, a judge cannot be used, or the model cannot be loaded.

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -85,7 +85,6 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
     ]
     parts += [_cost(rates.answers, 1, cell.task) for cell in open_cells]
     known = [part for part in parts if part is not None]
-    unknown = len(parts) - len(known)
     return {
         "alignments": {"all": len(stages), "done": len(stages) - len(open_stages)},
         "finetunings": {"all": len(tuned), "done": len(tuned) - len(open_models)},
@@ -94,9 +93,19 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
         "seconds": round(sum(known), 1) if known or not parts else None,
         "peak_gb": rates.peak_gb,
         "measured_by": rates.source,
-        "unknown": f"{unknown} of {len(parts)} pieces of work are not in it: nothing like them was timed, or their "
-        "length is that of rows which are not read yet." if unknown else "",
+        "unknown": _left_out(parts),
     }  # fmt: skip
+
+
+def _left_out(parts: Sequence[float | None]) -> str:
+    """Says how much is not in an estimate; nothing where there is none."""
+    unknown = sum(part is None for part in parts)
+    if unknown in (0, len(parts)):
+        return ""
+    return (
+        f"{unknown} of {len(parts)} pieces of work are not in it: nothing like them was timed, or their length is that "
+        "of rows which are not read yet."
+    )
 
 
 def _evaluated(model: Model, opened: Opened) -> bool:
