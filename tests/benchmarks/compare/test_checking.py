@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -105,3 +106,26 @@ def test_rows_are_renamed_worded_chosen_and_joined(tiny: dict[str, Any], written
     ):
         with pytest.raises(DataError, match=words):
             library.records(name)
+
+
+def test_rows_of_the_hub_are_asked_for_by_subset_and_split_once(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Mock(return_value=[{"question": f"What is {i} + {i}?", "answer": f"#### {i + i}"} for i in range(4)])
+    monkeypatch.setattr("datasets.load_dataset", asked)
+    tiny["rows"]["sums"] = {
+        "from": "hf://datasets/owner/sums", "subset": "main", "split": "test", "first": 3,
+        "fields": {"instruction": "question", "output": "answer"},
+    }  # fmt: skip
+    document, config = read_config(written(tiny))
+    library = Library(document, config.rows, tmp_path, tmp_path / "made")
+    assert library.on_hub("sums")
+    assert library.most("sums") == 3
+    library.fingerprint("sums")
+    asked.assert_not_called()
+    assert [row.response for row in library.task("sums", "gsm8k")] == ["#### 0", "#### 2", "#### 4"]
+    library.task("sums", "gsm8k")
+    asked.assert_called_once_with("owner/sums", "main", split="test")
+    asked.side_effect = ValueError("no such split")
+    with pytest.raises(DataError, match="no such split"):
+        Library(document, config.rows, tmp_path, tmp_path / "elsewhere").task("sums", "gsm8k")
