@@ -7,9 +7,6 @@ from typing import Any
 import pytest
 import yaml
 
-from antibody.data import corpus
-from antibody.data.writing import write_records
-
 
 @pytest.fixture
 def tiny(tiny_model_folder: Path) -> dict[str, Any]:
@@ -50,11 +47,3 @@ def written(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def upload_file(tmp_path: Path) -> Path:
-    """Rows of a task in a file."""
-    path = tmp_path / "data" / "upload.jsonl"
-    write_records(path, corpus.task("train")[:20])
-    return path

@@ -138,7 +138,7 @@ def _seen(opened: Opened) -> Rates:
         found = read_json(opened.folder.cell(cell.key))
         if found is not None and "error" not in found:
             answers.setdefault(cell.task, []).append(found["answer_seconds"])
-            peaks.append(found["peak_gb"])
+            peaks += [found["peak_gb"]] if found["peak_gb"] is not None else []
     if not (align or answers):
         return Rates("nothing: no cell is done yet; --probe times a few steps")
     means = [{name: mean(values) for name, values in found.items()} for found in (align, finetune, answers)]

@@ -1,7 +1,6 @@
 """Fine-tuned models of a comparison: an attack makes the upload, a method trains on it."""
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -60,10 +59,17 @@ def tuned_run(model: Model, aligned: Path, config: Comparison, folder: Folder, l
     return place
 
 
-def peak_gb() -> float:
-    """The most memory so far, 10^9 bytes: what torch had allocated on CUDA, else this process's resident size."""
+def peak_gb() -> float | None:
+    """The most memory so far, 10^9 bytes: what torch had allocated on CUDA, else this process's resident size.
+
+    None where the system does not say.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
+    if sys.platform == "win32":
+        return None
+    import resource  # noqa: PLC0415 (not on Windows)
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
