@@ -1,13 +1,11 @@
 """Fine-tuned models of a comparison: an attack makes the upload, a method trains on it."""
 
 import json
-import sys
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from antibody.attacks import ATTACKS, Score
 from antibody.benchmarks.compare.alignment import continued, named_files
@@ -16,10 +14,12 @@ from antibody.benchmarks.compare.config import Comparison
 from antibody.benchmarks.compare.folder import Folder, read_json
 from antibody.benchmarks.compare.plan import Model
 from antibody.benchmarks.compare.rows import Library
+from antibody.benchmarks.speed.memory import MEGABYTE, peak
 from antibody.data.records import Record
 from antibody.data.writing import write_records
 from antibody.evaluation.measures import percent
 from antibody.files import write_json
+from antibody.models.base import choose_device
 from antibody.models.run import Run, load_model
 from antibody.names import DEFAULT_THRESHOLD
 from antibody.screening.screen import screen_of
@@ -60,17 +60,9 @@ def tuned_run(model: Model, aligned: Path, config: Comparison, folder: Folder, l
 
 
 def peak_gb() -> float | None:
-    """The most memory so far, 10^9 bytes: what torch had allocated on CUDA, else this process's resident size.
-
-    None where the system does not say.
-    """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    if sys.platform == "win32":
-        return None
-    import resource  # noqa: PLC0415 (not on Windows)
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    """The most memory so far, 10^9 bytes, see `antibody.benchmarks.speed.memory`; None where it is not told."""
+    found = peak(choose_device())
+    return None if math.isnan(found) else found * MEGABYTE / 1e9
 
 
 def _upload(
