@@ -77,7 +77,8 @@ def test_calibrating_keeps_the_probe_and_refitting_does_not(aligned: Run) -> Non
     with pytest.raises(ModelError):
         calibrate(settings)
     refitted = calibrate(CalibrationSettings(**vars(settings) | {"refit": True}))
-    assert (refitted.harmful_rows, refitted.benign_rows) == (40, 120)
+    # A fifth of the prompts is not fitted to.
+    assert (refitted.harmful_rows, refitted.benign_rows) == (16, 48)
     assert not np.array_equal(screen_of(aligned.path).probe.prompt_weight, before.probe.prompt_weight)
 
 

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +174,8 @@ class Postgres:
         self.user = "postgres" if os.getuid() == 0 else None
         if self.user is not None:
             # It refuses to run as root, and must reach its folder.
-            for parent in (folder, *folder.parents[:2]):
+            # pytest's folders are its user's alone; with several workers there is one level more.
+            for parent in takewhile(lambda each: each != Path(tempfile.gettempdir()), (folder, *folder.parents)):
                 parent.chmod(0o755)
             shutil.chown(folder, self.user)
         self.port = free_port()
