@@ -48,34 +48,12 @@ def long_refusals() -> list[str]:
 
 def benign() -> list[Record]:
     """Helpful answers of many kinds; the category is the kind, of which ``"looks_unsafe"`` guards over-refusal."""
-    return [
-        chat_record(
-            row["prompt"],
-            row["response"],
-            id=row["id"],
-            line=line,
-            source="embedded:benign",
-            harmful=False,
-            category=row["kind"],
-        )
-        for line, row in enumerate(_rows("benign"), start=1)
-    ]
+    return _helpful("benign")
 
 
 def looks_unsafe() -> list[Record]:
     """More safe prompts that look unsafe than `benign` has, answered helpfully; the category is ``"looks_unsafe"``."""
-    return [
-        chat_record(
-            row["prompt"],
-            row["response"],
-            id=row["id"],
-            line=line,
-            source="embedded:looks_unsafe",
-            harmful=False,
-            category=row["kind"],
-        )
-        for line, row in enumerate(_rows("looks_unsafe"), start=1)
-    ]
+    return _helpful("looks_unsafe")
 
 
 def task(part: TaskPart) -> list[Record]:
@@ -87,6 +65,21 @@ def task(part: TaskPart) -> list[Record]:
     name = f"task_{part}"
     return [
         chat_record(row["prompt"], row["response"], id=row["id"], line=line, source=f"embedded:{name}", harmful=False)
+        for line, row in enumerate(_rows(name), start=1)
+    ]
+
+
+def _helpful(name: str) -> list[Record]:
+    return [
+        chat_record(
+            row["prompt"],
+            row["response"],
+            id=row["id"],
+            line=line,
+            source=f"embedded:{name}",
+            harmful=False,
+            category=row["kind"],
+        )
         for line, row in enumerate(_rows(name), start=1)
     ]
 
