@@ -266,6 +266,15 @@ def test_held_jobs_wait_for_the_provider(store: Store) -> None:
                 say(store.database, job)
 
 
+@pytest.mark.parametrize(("status", "queued"), [("running", True), ("paused", False)])
+def test_a_stopped_worker_does_not_resume_what_was_paused(sqlite_store: Store, status: JobStatus, queued: bool) -> None:
+    job = new_job(sqlite_store)
+    set_status(sqlite_store, job, status=status)
+    with sqlite_store.database.writing() as session:
+        assert move(session, job, "queued", only_from="running") is queued
+    assert read(sqlite_store, job).status == ("queued" if queued else "paused")
+
+
 def test_one_process_at_a_time_in_a_directory(tmp_path: Path) -> None:
     with alone_in(tmp_path / "job") as first:
         assert first

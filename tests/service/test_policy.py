@@ -29,6 +29,8 @@ def written(folder: Path, text: str) -> Path:
         ("limits: {least_examples: 0}", "limits.least_examples"),
         ("models: {../a: {run: x}}", "models.../a"),
         ("models: {a: {}}", "models.a.run"),
+        ("defence: {threshold: 0}", "defence.threshold"),
+        ("defence: {gate: 'off', mostly_suppressed: hold}", "judges no row"),
     ],
 )
 def test_a_policy_that_cannot_be_followed_is_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -49,6 +51,9 @@ def test_models_are_named_in_the_policy_or_on_the_command_line(tmp_path: Path) -
 def test_serving_what_is_not_aligned_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["serve", "--model", f"a={tmp_path}", "--folder", str(tmp_path / "data")]) == 2
     assert "no finished aligned run" in capsys.readouterr().err
+    # What a user's rows fine-tuned is no base for others.
+    (tmp_path / "manifest.json").write_text('{"kind": "finetuning"}')
+    assert run(["serve", "--model", f"a={tmp_path}", "--folder", str(tmp_path / "data")]) == 2
     assert not (tmp_path / "data").exists()
     for wrong in ({"slots": -1}, {"lease_seconds": 0}, {"processes": 2}):
         values: dict[str, Any] = wrong

@@ -36,6 +36,17 @@ def test_a_blob_is_named_by_its_content_and_kept_once(blobs: BlobStore, tmp_path
         list(blobs.pieces(first.sha256))
 
 
+def test_what_a_killed_process_left_is_cleaned(blobs: BlobStore) -> None:
+    """A validating worker keeps rows in a folder of the spool."""
+    (blobs.spool / "folder").mkdir()
+    for name in ("folder/rows", "file"):
+        (blobs.spool / name).write_text("x")
+    blobs.clean_spool(older_than=60)
+    assert len(list(blobs.spool.iterdir())) == 2
+    blobs.clean_spool(older_than=-1)
+    assert list(blobs.spool.iterdir()) == []
+
+
 def test_what_breaks_off_leaves_nothing(blobs: BlobStore) -> None:
     def broken() -> Iterator[bytes]:
         yield b"abc"

@@ -83,15 +83,15 @@ def test_mostly_suppressed_uploads_are_refused(sqlite_store: Store, queued: str,
     assert not (sqlite_store.place.runs / queued / "training.jsonl").exists()
 
 
-@pytest.mark.parametrize("score", [60.0, math.nan])
+@pytest.mark.parametrize(("score", "unparsable"), [(60.0, 0.0), (math.nan, 0.0), (10.0, 90.0)])
 def test_a_model_that_fails_the_safety_evaluation_never_becomes_available(
-    score: float, sqlite_store: Store, queued: str, aligned: Path, monkeypatch: pytest.MonkeyPatch
+    score: float, unparsable: float, sqlite_store: Store, queued: str, aligned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
 
     def measured(settings: Any) -> Any:
         asked.append(settings)
-        return {"harmful": {"harmful_score": score}}
+        return {"harmful": {"harmful_score": score, "unparsable_rate": unparsable}}
 
     monkeypatch.setattr("antibody.service.jobs.training.evaluate", measured)
     attempt(sqlite_store, queued, aligned, evaluation={"most_harmful_score": 50, "limit": 7})

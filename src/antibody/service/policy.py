@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from antibody.errors import UsageError
 from antibody.names import DEFAULT_THRESHOLD, Dtype, Gate
@@ -54,13 +54,19 @@ class Defence(Part):
     """
 
     gate: Gate = "anchor"
-    threshold: Share = DEFAULT_THRESHOLD
+    threshold: Annotated[float, Field(gt=0, le=1)] = DEFAULT_THRESHOLD
     # ASSUMPTION: no honest upload measured came near it (at most 5% of Alpaca's rows were flagged).
     mostly: Share = 0.5
     mostly_suppressed: Literal["train", "warn", "hold", "refuse"] = "warn"
     # ASSUMPTION.
     low_weight: Share = 0.1
     audit_scores: bool = True
+
+    @model_validator(mode="after")
+    def _something_is_judged(self) -> "Defence":
+        if self.gate == "off" and self.mostly_suppressed in {"hold", "refuse"}:
+            raise ValueError(f"gate: off judges no row, so mostly_suppressed: {self.mostly_suppressed} never happens")
+        return self
 
 
 class Evaluation(Part):

@@ -1,5 +1,6 @@
 """`antibody serve`: the service, from its settings."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def _with_models(policy: Policy) -> Policy:
         return policy.model_copy(update={"models": {BUNDLED_NAME: Base(run=str(run))}})
     for name, base in policy.models.items():
         # A torch-free look; the worker loads it in earnest.
-        if not base.allow_unaligned and not (Path(base.run) / "manifest.json").is_file():
+        if not base.allow_unaligned and not _is_aligned(Path(base.run)):
             raise UsageError(
                 f"The model {name} is no finished aligned run: {base.run}.",
                 hint="Align it with `antibody align` and name that run, or say allow_unaligned: true in the policy.",
@@ -68,6 +69,15 @@ def _with_models(policy: Policy) -> Policy:
         for name, base in policy.models.items()
     }
     return policy.model_copy(update={"models": made_absolute})
+
+
+def _is_aligned(run: Path) -> bool:
+    """Whether a run is finished and an alignment: what a user's rows fine-tuned is no base for others."""
+    try:
+        manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(manifest.get("kind") == "alignment")
 
 
 def _orders(settings: ServeSettings, place: Place, policy: Policy) -> list[Order]:

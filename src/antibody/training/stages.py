@@ -166,7 +166,7 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         trainer.add_callback(callback)
     _train(trainer, run, f"Fine-tuning ({settings.method})")
     if objective.judges and trainer.accelerator.is_main_process:
-        threshold = config.gate_threshold or DEFAULT_THRESHOLD
+        threshold = DEFAULT_THRESHOLD if config.gate_threshold is None else config.gate_threshold
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=threshold))
     if method.drops and trainer.accelerator.is_main_process:
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report_dropped(upload.records, records))

@@ -39,6 +39,12 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str, str]] = {
         lambda c: c["grids"]["ratios"].update(variants={"x": {"speed": 5}}), "grids.ratios.variants.x.speed", "speed",
     ),
     "unknown task": (lambda c: c["tasks"].update(mine={"upload": "test", "test": "test"}), "tasks.mine", "no task"),
+    "reshaped rows of another entry": (
+        lambda c: (
+            c["rows"].update(again={"from": "test", "where": {"label": "safe"}}), c["evaluate"].update(prompts="again"),
+        ),
+        "rows.again.from", "reshapes",
+    ),
     "unknown judge": (lambda c: c["evaluate"].update(judges=["me"]), "evaluate.judges.0", "me"),
     "unknown reference": (lambda c: c.update(references=["bas"]), "references.0", "bas"),
     "no rows": (lambda c: c["upload"].update(harmful="attak"), "upload.harmful", "no rows 'attak'"),

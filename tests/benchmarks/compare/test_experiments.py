@@ -45,12 +45,15 @@ def test_the_laptop_s_experiment(tmp_path: Path) -> None:
     plan: Plan = open_comparison(EXPERIMENTS / "laptop.yaml", tmp_path / "out", REAL_DATA).plan
     grid = [cell for cell in plan.cells if cell.labels["grid"] == "poison ratio"]
     assert len(grid) == 10 * 3 * 2 * 3
-    # Three plain stages for all, a last one for three seeds, and two for each of the four other alignments and seed.
-    assert len([stage for stage in plan.stages.values() if not stage.calibrates]) == 3 + 3 + 4 * 2 * 3
+    # Three plain stages for all, and two for each of the five alignments and seed.
+    assert len([stage for stage in plan.stages.values() if not stage.calibrates]) == 3 + 5 * 2 * 3
     content = yaml.safe_load((EXPERIMENTS / "laptop.yaml").read_text())
     aligned_on = {content["rows"][name]["from"] for name in ("harmful", "alpaca")}
     assert aligned_on == {"beavertails_qa_dev.jsonl", "alpaca_benign.jsonl"}
-    assert "_test" in content["rows"]["attack"]["from"]
+    # SST-2's test half is called dev.
+    assert all(
+        "_test" in content["rows"][name]["from"] for name in ("attack", "prompts", "safe_xstest", "ag_news_test")
+    )
 
 
 @pytest.mark.real_data

@@ -58,7 +58,7 @@ def figures(
     rows = config.tasks[cell.task]
     name = rows.task or cell.task
     task, records = TASKS[name], library.task(rows.test, name)
-    metrics = grade_answers(records, answers.to(rows.test, records, task.max_new_tokens), task).metrics
+    metrics = grade_answers(records, answers.to(rows.test, records, task.max_new_tokens, task=name), task).metrics
     return found | {
         "task_accuracy": metrics["task_accuracy"],
         "task_accuracy_interval": metrics["task_accuracy_interval"],
@@ -80,9 +80,10 @@ class _Answers:
         self._config, self._folder, self._library = config, folder, library
         self.seconds = 0.0
 
-    def to(self, rows: str, records: Sequence[Record], max_new_tokens: int) -> list[str]:
-        """One answer a record, in order. `rows` is the records' name."""
-        place = self._folder.answers(answers_key(self._library, self._model, rows, max_new_tokens))
+    def to(self, rows: str, records: Sequence[Record], max_new_tokens: int, *, task: str = "") -> list[str]:
+        """One answer a record, in order. `rows` is the records' name, `task` the kind of task that made them of it."""
+        dtype = self._config.evaluate.dtype
+        place = self._folder.answers(answers_key(self._library, self._model, rows, max_new_tokens, dtype, task))
         if not place.exists():
             loaded = self._load()
             started = time.perf_counter()

@@ -195,8 +195,8 @@ class _Planner:
         key = _key(
             "cell",
             model.key,
-            answers_key(self.library, model, evaluated.prompts, evaluated.max_new_tokens),
-            answers_key(self.library, model, evaluated.safe or "", evaluated.max_new_tokens),
+            answers_key(self.library, model, evaluated.prompts, evaluated.max_new_tokens, evaluated.dtype),
+            answers_key(self.library, model, evaluated.safe or "", evaluated.max_new_tokens, evaluated.dtype),
             [rows.task or task, self.library.fingerprint(rows.test, ("tasks", task, "test"))],
             evaluated.judges,
         )
@@ -212,9 +212,10 @@ class _Planner:
         }
 
 
-def answers_key(library: Library, model: Model, rows: str, max_new_tokens: int) -> str:
-    """The name of a model's answers to some rows."""
-    return _key("answers", model.key, library.fingerprint(rows, ("evaluate",)) if rows else "", max_new_tokens)
+def answers_key(library: Library, model: Model, rows: str, max_new_tokens: int, dtype: str, task: str = "") -> str:
+    """The name of a model's answers to some rows, which each task puts as its own question."""
+    read = library.fingerprint(rows, ("evaluate",)) if rows else ""
+    return _key("answers", model.key, read, max_new_tokens, dtype, task)
 
 
 def _key(kind: str, *content: object) -> str:

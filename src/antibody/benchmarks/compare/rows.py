@@ -157,6 +157,12 @@ class Library:
         if name in within:
             raise self._document.error(("rows", name, "from"), f"{name} is made of itself.", "Take it out.")
         entry = self._rows[name]
+        if entry.reshapes and any(each in self._rows for each in entry.source):
+            raise self._document.error(
+                ("rows", name, "from"),
+                f"{name} reshapes rows of another entry; fields, names, where, split and subset read files.",
+                "Give them in the entry that names the file.",
+            )
         described = {key: value for key, value in asdict(entry).items() if key != "source"}
         inside = ("rows", name, "from")
         sources = [self._fingerprint(each, inside, (*within, name)) for each in entry.source]

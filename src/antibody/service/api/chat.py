@@ -25,6 +25,8 @@ from antibody.service.wire.chat import (
 )
 from antibody.service.wire.errors import ApiError
 
+LEAST_TEMPERATURE = 1e-3
+
 router = APIRouter(prefix="/v1/chat", tags=["chat"], responses=RESPONSES)
 
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
@@ -92,7 +94,7 @@ def _question(service: Service, request: ChatRequest, run: str) -> Question:
             for turn in request.messages
         ],
         max_tokens=min(most, request.max_completion_tokens or request.max_tokens or most),
-        temperature=1.0 if request.temperature is None else request.temperature,
+        temperature=_temperature(request.temperature),
         top_p=1.0 if request.top_p is None else request.top_p,
         seed=request.seed,
         stop=request.stops(),
@@ -105,3 +107,9 @@ def _usage(last: Reply) -> Usage:
         completion_tokens=last.completion_tokens,
         total_tokens=last.prompt_tokens + last.completion_tokens,
     )
+
+
+def _temperature(asked: float | None) -> float:
+    """Logits divided by a temperature of nearly 0 are no numbers: that is greedy."""
+    temperature = 1.0 if asked is None else asked
+    return temperature if temperature >= LEAST_TEMPERATURE else 0.0

@@ -62,6 +62,10 @@ def _reply(models: Models, question: Question, replies: TextIO, cancelled: set[s
     except AntibodyError as error:
         logger.error("A model cannot be used: %s", error)  # noqa: TRY400 - the reason is in the message
         send(Reply(question.id, error="The model cannot be used now.", error_code="model_unavailable"))
+    except Exception as error:  # noqa: BLE001 - one question's error must not end the others'
+        # Its message may hold content.
+        logger.error("An answer failed: %s", type(error).__name__)  # noqa: TRY400
+        send(Reply(question.id, error="The model cannot be used now.", error_code="model_unavailable"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Worker processes on this machine, kept running."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -67,8 +68,13 @@ class Workers:
 
     def _begun(self, order: Order) -> _Slot:
         named = order._replace(worker=new_id("worker"))
+        # One core is the server's: threads that train and wait for it slow each other down (docs/service.md).
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) - 1))}
         process = subprocess.Popen(
-            [sys.executable, "-m", "antibody.service.jobs.worker"], stdin=subprocess.PIPE, text=True
+            [sys.executable, "-m", "antibody.service.jobs.worker"],
+            stdin=subprocess.PIPE,
+            text=True,
+            env=threads | os.environ,
         )
         assert process.stdin is not None, "a pipe was asked for"
         # Held open: its end tells the worker that this process died.

@@ -49,7 +49,9 @@ def approve_job(database: Database, job: str) -> None:
     """
     with database.writing() as session:
         held = update(Job).where(Job.id == job, Job.held.is_(True)).values(held=False, approved=True)
-        if session.execute(held.returning(Job.id)).first() is None or not move(session, job, "queued"):
+        if session.execute(held.returning(Job.id)).first() is None or not move(
+            session, job, "queued", only_from="paused"
+        ):
             raise _not_held(job)
         tell(session, job, "The provider approved the job; it waits for a worker.")
 

@@ -23,7 +23,15 @@ REACHED_FROM: Mapping[JobStatus, frozenset[JobStatus]] = {
 FINISHED: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
 
 
-def move(session: Session, job: str, to: JobStatus, *, worker: str | None = None, **values: Any) -> bool:
+def move(
+    session: Session,
+    job: str,
+    to: JobStatus,
+    *,
+    worker: str | None = None,
+    only_from: JobStatus | None = None,
+    **values: Any,
+) -> bool:
     """Moves a job to a status, if it is where that can be reached from. One statement, so that two never both do it.
 
     Args:
@@ -31,6 +39,7 @@ def move(session: Session, job: str, to: JobStatus, *, worker: str | None = None
         job: Its id.
         to: The new status.
         worker: Only if this one holds its lease.
+        only_from: Only from this one of the statuses that the new one can be reached from.
         values: Other columns to set with it.
 
     Returns:
@@ -38,7 +47,8 @@ def move(session: Session, job: str, to: JobStatus, *, worker: str | None = None
     """
     if to in FINISHED:
         values |= {"finished_at": database_time(session), "estimated_finish": None, "held": False}
-    query = update(Job).where(Job.id == job, Job.status.in_(sorted(REACHED_FROM[to])))
+    reached_from = REACHED_FROM[to] if only_from is None else REACHED_FROM[to] & {only_from}
+    query = update(Job).where(Job.id == job, Job.status.in_(sorted(reached_from)))
     if worker is not None:
         query = query.where(Job.worker == worker)
     moved = session.execute(

@@ -92,7 +92,8 @@ def _heartbeat(store: Store, order: Order, job: str, stopping: threading.Event) 
                 # A job whose files are being read is read again, and must not be queued unread.
                 if stopping.is_set() and not put_back and order.role == "train":
                     with store.database.writing() as session:
-                        if move(session, job, "queued", worker=order.worker):
+                        # One that its user paused, or the policy holds, stays so.
+                        if move(session, job, "queued", worker=order.worker, only_from="running"):
                             tell(session, job, "The worker is being stopped; the job continues from its checkpoint.")
                     put_back = True
             except DBAPIError:

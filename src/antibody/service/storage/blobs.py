@@ -3,9 +3,11 @@
 A blob is whole or is not there. It is never changed, and removed only when nothing names it any more.
 """
 
+import contextlib
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -125,8 +127,14 @@ class BlobStore:
     def clean_spool(self, older_than: float) -> None:
         """Removes what a process that was killed left there, `older_than` seconds ago."""
         for path in self.spool.iterdir():
-            if time.time() - path.stat().st_mtime > older_than:
-                path.unlink(missing_ok=True)
+            # Others may be finishing theirs meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime <= older_than:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def answers(self) -> bool:
         """Whether the place can be reached."""

@@ -41,10 +41,18 @@ class Database:
                 parsed = parsed.set(drivername="postgresql+psycopg")
             self.is_sqlite = parsed.get_backend_name() == "sqlite"
             if self.is_sqlite:
-                self.engine = create_engine(parsed, connect_args={"timeout": PATIENCE, "check_same_thread": False})
+                # Parameters hold what users wrote: no error message shows them.
+                self.engine = create_engine(
+                    parsed,
+                    hide_parameters=True,
+                    pool_size=10,
+                    max_overflow=30,
+                    connect_args={"timeout": PATIENCE, "check_same_thread": False},
+                )
             else:
                 self.engine = create_engine(
                     parsed,
+                    hide_parameters=True,
                     pool_pre_ping=True,
                     pool_size=10,
                     max_overflow=30,
