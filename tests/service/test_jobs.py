@@ -24,10 +24,10 @@ from antibody.service.jobs.review import approve_job, held_jobs, refuse_job
 from antibody.service.jobs.states import FINISHED, REACHED_FROM, move
 from antibody.service.jobs.worker import _attempt, _explained
 from antibody.service.policy import Defence, Policy
-from antibody.service.storage.files import add_file
+from antibody.service.storage.files import add_file, stored_bytes
 from antibody.service.storage.keys import caller_of, create_key
 from antibody.service.storage.store import Store
-from antibody.service.storage.tables import Event, Job
+from antibody.service.storage.tables import Event, File, Job, Upload, UploadPart
 from antibody.service.wire.jobs import Hyperparameters, JobCreate, JobStatus
 
 POLICY = Policy.model_validate({"models": {"tiny": {"run": "smollm2-135m", "allow_unaligned": True}}})
@@ -226,6 +226,23 @@ def test_a_defect_fails_one_job_and_says_nothing_of_its_content(
     assert error["code"] == "server_error"
     assert "KeyError at test_jobs.py" in caplog.text
     assert "secret" not in caplog.text + str(error)
+
+
+def test_what_expired_is_removed_and_no_longer_counted(store: Store) -> None:
+    job = new_job(store)
+    project, kept = read(store, job).project_id, store.blobs.store(io.BytesIO(b"kept"))
+    part = store.blobs.store(io.BytesIO(b"part"))
+    with store.database.writing() as session:
+        session.execute(update(File).values(expires_at=1.0))
+        add_file(session, project, kept, filename="kept.jsonl", purpose="fine-tune")
+        when: dict[str, Any] = {"status": "pending", "created_at": 0.0, "expires_at": 1.0}
+        session.add(Upload(id="u", project_id=project, filename="a", purpose="fine-tune", bytes=9, **when))
+        session.flush()
+        session.add(UploadPart(id="p", upload_id="u", sha256=part.sha256, bytes=4, created_at=0.0))
+        assert stored_bytes(session, project) == 4
+        move(session, job, "cancelled")
+    assert store.sweep(grace=-1) == 2
+    assert store.blobs.names() == [kept.sha256]
 
 
 def test_files_of_unfinished_jobs_and_no_others_survive_their_deletion(store: Store) -> None:

@@ -5,7 +5,7 @@ import time
 import unicodedata
 from typing import BinaryIO
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from antibody.service.storage.blobs import Stored
@@ -68,7 +68,8 @@ def find_file(session: Session, project: str, file_id: str) -> File | None:
 
 def stored_bytes(session: Session, project: str) -> int:
     """What the project's files, and its uploads that are not finished, take or may take."""
-    files = session.scalar(select(func.sum(File.bytes)).where(File.project_id == project)) or 0
+    kept = (File.project_id == project, or_(File.expires_at.is_(None), File.expires_at > time.time()))
+    files = session.scalar(select(func.sum(File.bytes)).where(*kept)) or 0
     pending = (Upload.project_id == project, Upload.status == "pending", Upload.expires_at > time.time())
     uploads = session.scalar(select(func.sum(Upload.bytes)).where(*pending)) or 0
     return int(files) + int(uploads)

@@ -1,14 +1,16 @@
 """The database and the blobs, opened together."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from antibody.service.storage.blobs import BlobStore
 from antibody.service.storage.database import Database
-from antibody.service.storage.tables import File, Job, UploadPart
+from antibody.service.storage.tables import File, Job, Upload, UploadPart
 
 # Seconds for which a blob may be named by nothing: between being stored and being entered in a table.
 GRACE = 3600.0
@@ -39,7 +41,9 @@ class Store:
     blobs: BlobStore
 
     def sweep(self, *, grace: float = GRACE) -> int:
-        """Removes the blobs that nothing names, and returns how many."""
+        """Removes what expired, then the blobs that nothing names, and returns how many."""
+        with self.database.writing() as session:
+            _forget_expired(session, time.time())
         old = [name for name in self.blobs.names() if self.blobs.age(name) > grace]
         with self.database.reading() as session:
             named = set(session.scalars(select(File.sha256))) | set(session.scalars(select(UploadPart.sha256)))
@@ -51,6 +55,13 @@ class Store:
             self.blobs.remove(name)
         self.blobs.clean_spool(grace)
         return len(unnamed)
+
+
+def _forget_expired(session: Session, now: float) -> None:
+    """What expired cannot be read or deleted any more, so that nobody else would."""
+    expired = select(Upload.id).where(Upload.status == "pending", Upload.expires_at < now)
+    session.execute(delete(UploadPart).where(UploadPart.upload_id.in_(expired)))
+    session.execute(delete(File).where(File.expires_at < now))
 
 
 def open_store(place: Place) -> Store:
