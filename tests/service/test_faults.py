@@ -124,7 +124,8 @@ def test_no_job_is_lost_and_none_is_spoiled(victim: Server, database: Postgres |
         assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [
             *range(1, STEPS + 1)
         ]
-        assert metrics(client, job) == list(range(1, STEPS + 1))
+        # One that a database that was away did not hear of is told at the end.
+        assert sorted(metrics(client, job)) == list(range(1, STEPS + 1))
     # However often it was begun anew: the same model, bit for bit.
     assert len(adapters) == 1
     for blob in (victim.folder / "blobs").rglob("*"):

@@ -18,7 +18,7 @@ from antibody.service.jobs.orders import Order
 from antibody.service.jobs.records import fail, model_name, project_name
 from antibody.service.jobs.results import audit_jsonl, metrics_csv, suppressed
 from antibody.service.jobs.states import move
-from antibody.service.jobs.watching import Watched, watch
+from antibody.service.jobs.watching import Watched, tell_step, watch
 from antibody.service.storage.database import database_time
 from antibody.service.storage.files import store_result
 from antibody.service.storage.store import Store
@@ -56,12 +56,22 @@ def train(store: Store, order: Order, job: Job) -> None:
         settings,
         LaunchSettings(processes=order.processes, cluster=order.cluster),
     )
+    _tell_missing_steps(store, job, run.path)
     error = _evaluate(order, run.path)
     if error is not None:
         with store.database.writing() as session:
             fail(session, job.id, error, worker=order.worker)
         return
     _finish(store, order, job, run.path)
+
+
+def _tell_missing_steps(store: Store, job: Job, run: Path) -> None:
+    """What a database that was away, or a worker that was killed, left untold."""
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [entry for entry in entries if "loss" in entry]
+    with store.database.writing() as session:
+        for entry in steps:
+            tell_step(session, job=job.id, entry=entry, step=entry["step"], total=steps[-1]["step"])
 
 
 def _fetch(store: Store, job: Job, folder: Path) -> None:

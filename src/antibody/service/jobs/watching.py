@@ -6,7 +6,7 @@ them stop together.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,21 +86,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             return
         step, total = state.global_step, state.max_steps
         left = (time.monotonic() - self.began) / max(1, step - self.first_step) * (total - step)
-        data = {"step": step, "train_loss": _number(entry["loss"]), "total_steps": total} | {
-            name: _number(entry[name])
-            for name in ("weight_share_anchors", "learning_rate", "grad_norm")
-            if name in entry
-        }
-        self.untold.append(
-            partial(
-                tell,
-                job=self.watched.job,
-                message=f"Step {step}/{total}: training loss={data['train_loss']}",
-                once=f"step-{step}",
-                type="metrics",
-                data=data,
-            )
-        )
+        self.untold.append(partial(tell_step, job=self.watched.job, entry=entry, step=step, total=total))
         self.untold.append(partial(_estimate, job=self.watched.job, seconds=left))
         self._flush()
 
@@ -206,6 +192,15 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self.untold.clear()
 
 
+def tell_step(session: Session, *, job: str, entry: Mapping[str, Any], step: int, total: int) -> None:
+    """Adds the event of a logged step, unless it is there."""
+    data = {"step": step, "train_loss": _number(entry["loss"]), "total_steps": total} | {
+        name: _number(entry[name]) for name in ("weight_share_anchors", "learning_rate", "grad_norm") if name in entry
+    }
+    message = f"Step {step}/{total}: training loss={data['train_loss']}"
+    tell(session, job=job, message=message, once=f"step-{step}", type="metrics", data=data)
+
+
 def _estimate(session: Session, *, job: str, seconds: float) -> None:
     _set(session, job, estimated_finish=time.time() + seconds)
 
@@ -225,8 +220,8 @@ def _set(session: Session, job: str, **values: Any) -> None:
 
 
 def _number(value: Any) -> float | None:
-    """JSON has no NaN."""
-    number = float(value)
+    """JSON has no NaN; where there was one, metrics.jsonl has null."""
+    number = math.nan if value is None else float(value)
     return round(number, 6) if math.isfinite(number) else None
 
 
