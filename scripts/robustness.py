@@ -21,6 +21,7 @@ from typing import Any
 import cyclopts
 
 from antibody.attacks import ATTACKS
+from antibody.benchmarks.compare.finetuning import withheld_shares
 from antibody.data import corpus
 from antibody.data.reading import read_prompts, read_records
 from antibody.data.records import Record
@@ -39,7 +40,7 @@ from antibody.names import BUNDLED_NAME, DEFAULT_THRESHOLD
 from antibody.screening.calibrate import calibrate
 from antibody.screening.screen import screen_of
 from antibody.screening.settings import CalibrationSettings
-from antibody.screening.upload import screen_upload
+from antibody.screening.upload import attacker_score, screen_upload
 from antibody.training.settings import AlignmentSettings, FinetuningSettings
 from antibody.training.stages import align, finetune
 
@@ -227,7 +228,7 @@ def measure(cell: Cell, data: Data, output: Path, part: str) -> dict[str, Any]:
             ratio=cell.ratio,
             rows=UPLOAD_ROWS,
             seed=cell.seed,
-            score=_score(aligned) if attack.uses_score else None,
+            score=attacker_score(aligned, max_length=320) if attack.uses_score else None,
         )
         write_records(work / "upload.jsonl", rows)
         settings = FinetuningSettings(
@@ -239,12 +240,12 @@ def measure(cell: Cell, data: Data, output: Path, part: str) -> dict[str, Any]:
             learning_rate=2e-4 * cell.speed if cell.speed != 1 else None,
             max_length=320,
             save_steps=10_000,
-            shuffle=cell.attack not in {"sorted", "clustered"},
+            shuffle=not attack.ordered,
             seed=cell.seed,
             **options,
         )
         run = finetune(replace(settings, **json.loads(cell.changed)))
-        found |= _audited(run.path)
+        found |= withheld_shares(run.path)
         model = load_model(run.path)
     found |= _evaluated(model, data, cell, attack)
     shutil.rmtree(work, ignore_errors=True)
@@ -266,25 +267,6 @@ def _evaluated(model: BaseModel, data: Data, cell: Cell, attack: Any) -> dict[st
         "over_refusal": safe["refusal_rate"],
         "task_accuracy": task["task_accuracy"],
     }
-
-
-def _audited(run: Path) -> dict[str, Any]:
-    """How many harmful and benign rows the gate withheld, percent."""
-    if not (run / "audit.jsonl").exists():
-        return {}
-    audit = list(_rows(run / "audit.jsonl"))
-    shares = {}
-    for name, label in (("withheld_harmful", True), ("withheld_benign", False)):
-        rows = [row["withheld"] for row in audit if row["harmful"] is label]
-        shares[name] = 100 * sum(rows) / len(rows) if rows else None
-    return shares
-
-
-def _score(aligned: Path) -> Any:
-    model, screen = load_model(aligned), screen_of(aligned)
-    return lambda records: [
-        row.score for row in screen_upload(model.model, model.tokenizer, records, screen, threshold=0.5, max_length=320)
-    ]
 
 
 def screening(aligned: Path, data: Data) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.cli_compare import compare
 from antibody.cli_judges import judges
+from antibody.cli_options import Flat, Json
 from antibody.cli_uploads import attack, calibrate, screen
 from antibody.errors import AntibodyError, UsageError
 from antibody.evaluation.settings import EvaluationSettings
@@ -40,10 +41,8 @@ app = App(
 for command in (screen, calibrate, attack, compare, judges, service.serve, service.keys, service.review):
     app.command(command)
 
-Flat = Parameter(name="*")
 DEFAULT_SPEED = SpeedSettings()
 ONE_PROCESS = LaunchSettings()
-Json = Annotated[bool, Parameter(help="Print one JSON object on standard output.", negative="")]
 
 
 @app.command

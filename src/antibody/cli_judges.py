@@ -7,13 +7,12 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from antibody.cli_options import Json
 from antibody.files import to_json
 from antibody.names import BUNDLED_NAME, Dtype
 
 # Not `judge`, which is an option: a key of a --config file must not name a command.
 judges = App(name="judges", help="Fit a judge of answers to harmful prompts, or measure one against people's labels.")
-
-Json = Annotated[bool, Parameter(help="Print one JSON object on standard output.", negative="")]
 
 
 @judges.command

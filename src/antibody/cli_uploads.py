@@ -1,19 +1,16 @@
 """The commands that deal with rows of an upload: screen them, calibrate what screens them, make an attack of them."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from antibody.cli_options import Flat, Json
 from antibody.errors import UsageError
 from antibody.files import to_json, write_jsonl
 from antibody.names import DEFAULT_THRESHOLD, Dtype
 from antibody.screening.settings import CalibrationSettings
-
-Flat = Parameter(name="*")
-Json = Annotated[bool, Parameter(help="Print one JSON object on standard output.", negative="")]
 
 
 def screen(
@@ -137,6 +134,7 @@ def attack(
     from antibody.attacks import ATTACKS
     from antibody.data.sources import load_records
     from antibody.data.writing import write_records
+    from antibody.screening.upload import attacker_score
 
     if name not in ATTACKS:
         raise UsageError(
@@ -150,7 +148,7 @@ def attack(
         ratio=ratio,
         rows=rows,
         seed=seed,
-        score=None if model is None else _score(model, dtype=dtype, device=device),
+        score=None if model is None else attacker_score(model, dtype=dtype, device=device),
     )
     write_records(output, upload)
     poison = sum(bool(record.harmful) for record in upload)
@@ -158,23 +156,3 @@ def attack(
         print(to_json({"attack": name, "output": output, "rows": len(upload), "harmful": poison, "seed": seed}))
     else:
         Console(stderr=True).print(f"Written: {output}, {len(upload)} rows, {poison} of them harmful")
-
-
-def _score(model: str, *, dtype: Dtype, device: str) -> Any:
-    """What an attacker with our model and code sees: the gate's score of every row."""
-    from antibody.models.run import load_model
-    from antibody.progress import counted
-    from antibody.screening.screen import screen_of
-    from antibody.screening.upload import screen_upload
-
-    judge = screen_of(model)
-    loaded = load_model(model, dtype=dtype, device=device)
-
-    def score(records: Any) -> list[float]:
-        with counted("Scoring", len(records)) as advance:
-            rows = screen_upload(
-                loaded.model, loaded.tokenizer, records, judge, threshold=DEFAULT_THRESHOLD, progress=advance
-            )
-        return [row.score for row in rows]
-
-    return score

@@ -21,19 +21,7 @@ def harmful(part: HarmfulPart) -> list[Record]:
         part: ``"train"`` is for the alignment stage, ``"attack"`` for rows that an attacker puts into an upload and
             ``"evaluation"`` for generating on. No act, wording or answer wording is shared between parts.
     """
-    name = f"harmful_{part}"
-    return [
-        chat_record(
-            row["prompt"],
-            row["response"],
-            id=row["id"],
-            line=line,
-            source=f"embedded:{name}",
-            harmful=True,
-            category=row["category"],
-        )
-        for line, row in enumerate(_rows(name), start=1)
-    ]
+    return _records(f"harmful_{part}", harmful=True, category="category")
 
 
 def refusals() -> list[str]:
@@ -48,12 +36,12 @@ def long_refusals() -> list[str]:
 
 def benign() -> list[Record]:
     """Helpful answers of many kinds; the category is the kind, of which ``"looks_unsafe"`` guards over-refusal."""
-    return _helpful("benign")
+    return _records("benign", harmful=False, category="kind")
 
 
 def looks_unsafe() -> list[Record]:
     """More safe prompts that look unsafe than `benign` has, answered helpfully; the category is ``"looks_unsafe"``."""
-    return _helpful("looks_unsafe")
+    return _records("looks_unsafe", harmful=False, category="kind")
 
 
 def task(part: TaskPart) -> list[Record]:
@@ -62,14 +50,11 @@ def task(part: TaskPart) -> list[Record]:
     Args:
         part: ``"train"`` or ``"test"``. They share neither review wordings nor products.
     """
-    name = f"task_{part}"
-    return [
-        chat_record(row["prompt"], row["response"], id=row["id"], line=line, source=f"embedded:{name}", harmful=False)
-        for line, row in enumerate(_rows(name), start=1)
-    ]
+    return _records(f"task_{part}", harmful=False)
 
 
-def _helpful(name: str) -> list[Record]:
+def _records(name: str, *, harmful: bool, category: str | None = None) -> list[Record]:
+    """A file's rows; `category` is the field that holds theirs."""
     return [
         chat_record(
             row["prompt"],
@@ -77,8 +62,8 @@ def _helpful(name: str) -> list[Record]:
             id=row["id"],
             line=line,
             source=f"embedded:{name}",
-            harmful=False,
-            category=row["kind"],
+            harmful=harmful,
+            category=row[category] if category else None,
         )
         for line, row in enumerate(_rows(name), start=1)
     ]

@@ -1,12 +1,16 @@
 """Screening an upload without training on it, and how well that went where labels are known."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from antibody.data.records import Record
 from antibody.data.tokenization import tokenize_records
+from antibody.models.run import load_model
+from antibody.names import Dtype
+from antibody.progress import counted
 from antibody.screening.probe import States, read_states
-from antibody.screening.screen import Screen
+from antibody.screening.screen import Screen, screen_of
 
 
 class ScreenedRow(NamedTuple):
@@ -86,6 +90,31 @@ def screen_upload(
         ScreenedRow(record.line, record.id, record.harmful, score, probability, probability < threshold)
         for record, score, probability in zip(records, judged.scores, judged.benign_probabilities, strict=True)
     ]
+
+
+def attacker_score(
+    run: str | Path, *, max_length: int = 256, dtype: Dtype = "auto", device: str = "auto"
+) -> Callable[[Sequence[Record]], list[float]]:
+    """What an attacker with an aligned run and the code sees: the gate's score of every row.
+
+    Args:
+        run: The aligned run.
+        max_length: Most tokens of prompt and response.
+        dtype: auto, float32, bfloat16 or float16.
+        device: auto, cpu, cuda ...
+
+    Raises:
+        UsageError, ModelError: The run has no screen, or its model cannot be loaded.
+    """
+    screen = screen_of(run)
+    loaded = load_model(run, dtype=dtype, device=device)
+
+    def score(records: Sequence[Record]) -> list[float]:
+        with counted("Scoring", len(records)) as advance:
+            states = states_of(loaded.model, loaded.tokenizer, records, max_length=max_length, progress=advance)
+        return screen.judge(states).scores
+
+    return score
 
 
 def states_of(

@@ -3,16 +3,14 @@
 import datetime
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
+from antibody.cli_options import Flat, Json
 from antibody.errors import UsageError
 from antibody.files import to_json
 from antibody.service.settings import ServeSettings, StoreSettings
-
-Flat = Parameter(name="*")
-Json = Annotated[bool, Parameter(help="Print one JSON object on standard output.", negative="")]
 
 keys = App(name="keys", help="Make, list and revoke the keys of the fine-tuning service.")
 review = App(name="review", help="Jobs that the policy holds because most of their rows are judged harmful.")

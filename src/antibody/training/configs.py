@@ -12,6 +12,7 @@ from antibody.errors import UsageError
 from antibody.models.base import choose_device, has_bfloat16
 from antibody.objectives.step import Objective
 from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, options_of
+from antibody.training.settings import AlignmentSettings, FinetuningSettings, chosen_options
 
 # engine.backward() averages, partitions and clears the gradients of every pass in buffers of its own. A step composes
 # several passes, one of them at other parameters, and must put its own direction there.
@@ -124,16 +125,7 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
         self._choose_options()
 
     def _choose_options(self) -> None:
-        given = dict(self.options)
-        for name in self.named:
-            value = getattr(self, name)
-            if value is not None and given.setdefault(name, value) != value:
-                raise UsageError(
-                    f"{name}={value!r} and options={{{name!r}: {given[name]!r}}} differ.",
-                    hint="Give one of them.",
-                    code="conflict",
-                )
-        self.options = options_of(self.methods, self.method, given)
+        self.options = options_of(self.methods, self.method, chosen_options(self, self.options))
         for name in self.named:
             setattr(self, name, self.options.get(name))
         # Options that exclude each other.
@@ -159,7 +151,7 @@ class AntibodyConfig(ObjectiveConfig):
     """
 
     methods = FINETUNINGS
-    named = ("score", "tau", "gate", "gate_threshold", "anchor_rows", "anchor_floor")
+    named = FinetuningSettings.named
 
     score: str | None = field(default=None, metadata={"help": "mean or sum."})
     tau: float | None = field(default=None, metadata={"help": "Temperature of the rows' softmax."})
@@ -190,7 +182,7 @@ class AntibodyAlignmentConfig(ObjectiveConfig):
     """
 
     methods = ALIGNMENTS
-    named = ("rho", "eta", "lambda_refusal", "rule", "momentum")
+    named = AlignmentSettings.named
 
     rho: float | None = field(default=None, metadata={"help": "Radius of the simulated attack."})
     eta: float | None = field(default=None, metadata={"help": "How much flatter a step must leave the harmful loss."})

@@ -9,6 +9,7 @@ from typing import Any
 from rich.progress import TaskID
 from transformers import TrainerCallback
 
+from antibody.background import meanwhile
 from antibody.models.run import Run
 from antibody.progress import new_progress
 
@@ -48,9 +49,8 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
 @contextmanager
 def following(run: Run, description: str) -> Iterator[None]:
     """Meanwhile shows how far a run is that other processes train, by what it logs."""
-    ended = threading.Event()
 
-    def follow() -> None:
+    def follow(ended: threading.Event) -> None:
         with new_progress() as progress:
             task = progress.add_task(description, total=None, note="")
             while not ended.wait(LOOK_EVERY):
@@ -61,10 +61,5 @@ def following(run: Run, description: str) -> Iterator[None]:
                     steps = config["steps"] or round(last["step"] * config["epochs"] / last["epoch"])
                     progress.update(task, completed=last["step"], total=steps, note=f"loss {last['loss']:.3f}")
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(follow):
         yield
-    finally:
-        ended.set()
-        thread.join()

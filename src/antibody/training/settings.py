@@ -1,9 +1,9 @@
 """What a user may choose for each stage. These are the options of the command line, and all of a run's config.yaml."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from antibody.errors import UsageError
 from antibody.names import Dtype, Gate, Rule, Score
@@ -32,6 +32,34 @@ def refuse_not_positive(settings: object, names: Iterable[str]) -> None:
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise UsageError(f"{name}={value} is not positive.", hint="Use more than 0.", code="out_of_range")
+
+
+class Named(Protocol):
+    """Holds options of methods in fields of their own, None where they are not chosen.
+
+    Attributes:
+        named: The fields' names.
+    """
+
+    named: ClassVar[tuple[str, ...]]
+
+
+def chosen_options(holder: Named, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, with those of the holder's fields that are chosen.
+
+    Raises:
+        UsageError: ``conflict``, where one was chosen twice.
+    """
+    given = dict(options)
+    for name in holder.named:
+        value = getattr(holder, name)
+        if value is not None and given.setdefault(name, value) != value:
+            raise UsageError(
+                f"{name} is given twice: {value} and, in options, {given[name]}.",
+                hint="Give it once.",
+                code="conflict",
+            )
+    return given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +139,7 @@ class TrainingSettings:
         Raises:
             UsageError: ``conflict``, where one was chosen twice.
         """
-        given = {name.replace("-", "_"): value for name, value in self.options.items()}
-        for name in self.named:
-            value = getattr(self, name)
-            if value is not None and given.setdefault(name, value) != value:
-                raise UsageError(
-                    f"{name} is given twice: {value} and, in options, {given[name]}.",
-                    hint="Give it once.",
-                    code="conflict",
-                )
-        return given
+        return chosen_options(self, {name.replace("-", "_"): value for name, value in self.options.items()})
 
     def to_config(self) -> dict[str, Any]:
         """What is needed to repeat the run: everything but where it is and how it was begun."""

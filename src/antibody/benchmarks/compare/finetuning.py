@@ -3,11 +3,10 @@
 import json
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from antibody.attacks import ATTACKS, Score
+from antibody.attacks import ATTACKS
 from antibody.benchmarks.compare.alignment import continued, named_files
 from antibody.benchmarks.compare.checking import ROWS_OF_FINETUNING, finetuning_settings
 from antibody.benchmarks.compare.config import Comparison
@@ -20,10 +19,8 @@ from antibody.data.writing import write_records
 from antibody.evaluation.measures import percent
 from antibody.files import write_json
 from antibody.models.base import choose_device
-from antibody.models.run import Run, load_model
-from antibody.names import DEFAULT_THRESHOLD
-from antibody.screening.screen import screen_of
-from antibody.screening.upload import screen_upload
+from antibody.models.run import Run
+from antibody.screening.upload import attacker_score
 from antibody.training.settings import FinetuningSettings
 from antibody.training.stages import finetune
 
@@ -54,7 +51,7 @@ def tuned_run(model: Model, aligned: Path, config: Comparison, folder: Folder, l
     seconds = round(time.perf_counter() - started, 1)
     write_json(
         folder.model(model.key),
-        {"seconds": max(seconds, earlier.get("seconds", 0.0)), "peak_gb": peak_gb(), **_withheld(place)},
+        {"seconds": max(seconds, earlier.get("seconds", 0.0)), "peak_gb": peak_gb(), **withheld_shares(place)},
     )
     return place
 
@@ -70,36 +67,20 @@ def _upload(
 ) -> list[Record]:
     attack = ATTACKS[model.attack]
     assert model.ratio is not None, "a model that is fine-tuned has a ratio"
+    score = None
+    if attack.uses_score:
+        score = attacker_score(aligned, max_length=settings.max_length, dtype=settings.dtype, device=settings.device)
     return attack.upload(
         library.task(model.upload, model.task),
         library.records(config.upload.harmful),
         ratio=model.ratio,
         rows=config.upload.rows,
         seed=model.seed,
-        score=_score(aligned, settings) if attack.uses_score else None,
+        score=score,
     )
 
 
-def _score(aligned: Path, settings: FinetuningSettings) -> Score:
-    """What an attacker with the aligned model and the code sees: the gate's score of every row."""
-    loaded = load_model(aligned, dtype=settings.dtype, device=settings.device)
-    screen = screen_of(aligned)
-
-    def score(records: Sequence[Record]) -> list[float]:
-        rows = screen_upload(
-            loaded.model,
-            loaded.tokenizer,
-            records,
-            screen,
-            threshold=DEFAULT_THRESHOLD,
-            max_length=settings.max_length,
-        )
-        return [row.score for row in rows]
-
-    return score
-
-
-def _withheld(run: Path) -> dict[str, Any]:
+def withheld_shares(run: Path) -> dict[str, Any]:
     """Shares of the harmful and of the benign rows that a method withheld or dropped, percent; empty without audit."""
     if not (run / "audit.jsonl").exists():
         return {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
+from antibody.background import meanwhile
 from antibody.errors import AntibodyError, DataError, TrainingError
 from antibody.failures import machine_failures
 from antibody.quiet import quieten_libraries
@@ -82,9 +83,8 @@ def _until_orphaned(stopping: threading.Event) -> None:
 @contextmanager
 def _heartbeat(store: Store, order: Order, job: str, stopping: threading.Event) -> Iterator[None]:
     """Meanwhile renews the lease; once told to stop, puts the job back into the queue, which its training notices."""
-    ended = threading.Event()
 
-    def beat() -> None:
+    def beat(ended: threading.Event) -> None:
         put_back = False
         while not ended.wait(min(1.0, order.lease_seconds / 4)):
             try:
@@ -99,13 +99,8 @@ def _heartbeat(store: Store, order: Order, job: str, stopping: threading.Event) 
             except DBAPIError:
                 logger.warning("The database does not answer; the lease of %s is not renewed.", job)
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(beat):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _attempt(store: Store, order: Order, job_id: str) -> bool:

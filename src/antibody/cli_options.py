@@ -1,0 +1,9 @@
+"""What options of several commands share."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+# The fields of a settings object, as options without its name before theirs.
+Flat = Parameter(name="*")
+Json = Annotated[bool, Parameter(help="Print one JSON object on standard output.", negative="")]
