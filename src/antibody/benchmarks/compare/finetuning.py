@@ -81,13 +81,15 @@ def _upload(
 
 
 def withheld_shares(run: Path) -> dict[str, Any]:
-    """Shares of the harmful and of the benign rows that a method withheld or dropped, percent; empty without audit."""
+    """Shares of the harmful and of the benign rows that a method withheld or dropped, percent, each with its number of
+    rows; empty without audit.
+    """
     if not (run / "audit.jsonl").exists():
         return {}
     with (run / "audit.jsonl").open(encoding="utf-8") as file:
         audit = [json.loads(line) for line in file]
-    shares = {}
+    shares: dict[str, Any] = {}
     for name, label in (("withheld_harmful", True), ("withheld_benign", False)):
         rows = [bool(row.get("withheld")) for row in audit if row["harmful"] is label]
-        shares[name] = percent(sum(rows), len(rows))
+        shares |= {name: percent(sum(rows), len(rows)), f"{name}_rows": len(rows)}
     return shares
