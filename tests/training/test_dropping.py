@@ -73,7 +73,7 @@ def test_a_resumed_moderation_trains_on_the_rows_it_began_with(aligned: Run, tmp
     assert Fickle.asked == 1
     assert withheld(finetune(FinetuningSettings(force=True, **settings)))[:4] == [True, False, True, False]
     # What was kept is of these rows alone.
-    with pytest.raises(UsageError, match="other inputs: upload"):
+    with pytest.raises(UsageError, match="other settings: data"):
         finetune(FinetuningSettings(resume=True, **(settings | {"data": "embedded:upload@0.3"})))
     assert Fickle.asked == 3
 

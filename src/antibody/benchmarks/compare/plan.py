@@ -11,6 +11,7 @@ from typing import Any
 from antibody.benchmarks.compare.checking import ROWS_OF_ALIGNMENT, ROWS_OF_FINETUNING, stages_of
 from antibody.benchmarks.compare.config import Comparison, Settings
 from antibody.benchmarks.compare.document import Document, Place
+from antibody.benchmarks.compare.identity import model_identity
 from antibody.benchmarks.compare.rows import Library
 from antibody.files import sha256_of, to_json
 from antibody.models.run import NO_INFLUENCE
@@ -107,6 +108,7 @@ def make_plan(document: Document, config: Comparison, library: Library) -> Plan:
 
     Raises:
         UsageError: Rows are named that do not exist.
+        ModelError: The model is a run that is not complete.
     """
     planner = _Planner(document, config, library)
     cells = list(planner.cells())
@@ -124,6 +126,7 @@ def make_plan(document: Document, config: Comparison, library: Library) -> Plan:
 class _Planner:
     def __init__(self, document: Document, config: Comparison, library: Library) -> None:
         self.document, self.config, self.library = document, config, library
+        self.base = model_identity(config.model)
 
     def cells(self) -> Iterator[Cell]:
         yield from self.references()
@@ -166,14 +169,14 @@ class _Planner:
         return tuple(found)
 
     def stage(self, parent: Stage | None, settings: Settings, seed: int, *, calibrates: bool = False) -> Stage:
-        origin = parent.key if parent else self.config.model
+        origin = parent.key if parent else self.base
         place: Place = ("calibrate",) if calibrates else ("align",)
         content = self.described(settings, ROWS_OF_ALIGNMENT, place)
         key = _key("stage", origin, content, seed, calibrates)
         return Stage(key, parent.key if parent else None, settings, seed, calibrates)
 
     def untuned(self, aligned: tuple[Stage, ...]) -> Model:
-        return Model(_key("model", aligned[-1].key if aligned else self.config.model), aligned, {})
+        return Model(_key("model", aligned[-1].key if aligned else self.base), aligned, {})
 
     def tuned(
         self, aligned: tuple[Stage, ...], settings: Settings, attack: str, ratio: float, task: str, seed: int

@@ -19,8 +19,9 @@ from antibody.benchmarks.compare.alignment import aligned_run
 from antibody.benchmarks.compare.answers import figures
 from antibody.benchmarks.compare.checking import read_config
 from antibody.benchmarks.compare.config import Comparison
-from antibody.benchmarks.compare.finetuning import peak_gb, tuned_run
+from antibody.benchmarks.compare.finetuning import tuned_run
 from antibody.benchmarks.compare.folder import RESULTS_FILE, Folder, is_done, read_json
+from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Cell, Model, Plan, make_plan
 from antibody.benchmarks.compare.rows import Library
 from antibody.errors import AntibodyError, MachineError, TrainingError, UsageError
@@ -126,7 +127,8 @@ def write_results(opened: Opened) -> dict[str, Any]:
         status = "missing" if not found else "failed" if "error" in found else "done"
         made = read_json(opened.folder.model(cell.model.key)) or {} if found else {}
         withheld = {key: value for key, value in made.items() if key.startswith("withheld")}
-        cells.append({**cell.labels, "status": status, **found, **withheld})
+        trained = {"finetune_peak_gb": made["peak_gb"]} if made else {}
+        cells.append({**cell.labels, "status": status, **found, **withheld, **trained})
     results = {
         "kind": "comparison",
         "model": opened.config.model,
@@ -154,12 +156,16 @@ def _measure(
     def load() -> BaseModel:
         evaluated = opened.config.evaluate
         name = _made(model, opened, failed)
+        # What training took is written with the model; the cell's is what answering takes.
+        _free_memory()
+        forget_peak()
         return load_model(name, dtype=evaluated.dtype, device=evaluated.device)
 
     with folder.held(model.key):
         for cell in cells:
             if is_done(folder, cell.key):
                 continue
+            forget_peak()
             try:
                 with machine_failures():
                     found = figures(cell, load, judges, opened.config, folder, opened.library)

@@ -53,7 +53,8 @@ def frontier_figure(worst: Sequence[Worst], flaws: Mapping[str, Flaws]) -> go.Fi
             marker={"size": 14, "color": colour, "symbol": symbol if not mark else f"{symbol}-open"},
             # Up to the worst case of the sweep.
             error_y={"type": "data", "symmetric": False, "array": [highest - y], "arrayminus": [0], "color": colour},
-            hovertemplate=f"{escape(method)}{mark}<br>FA %{{x:.1f}}%, HS %{{y:.1f}}%, worst {highest:.1f}%<extra></extra>",
+            hovertemplate=f"{escape(method)}{mark}<br>FA %{{x:.1f}}%, HS %{{y:.1f}}%, "
+            f"worst {highest:.1f}%<extra></extra>",
         )
     figure.update_layout(showlegend=True)
     return styled(figure, FA, HS, 460)

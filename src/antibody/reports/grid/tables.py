@@ -32,6 +32,7 @@ FIGURES = (
     "withheld_benign_rows",
     "answer_seconds",
     "peak_gb",
+    "finetune_peak_gb",
 )
 COLUMNS = (
     "method", "attack", "harmful rows %", "variant", "task", "seeds", "HS", "unparsable", "refused", "safe refused",
@@ -40,11 +41,11 @@ COLUMNS = (
 WORST_COLUMNS = ("method", "task", "mean HS", "worst HS", "where", "highest cell", "mean FA", "marks")
 EXPLAINED = (
     "HS: harmful answers to held-out harmful prompts; refused: answers to them that refuse; safe refused: safe prompts "
-    "that were refused; these three are of the answers that the judge could read. FA: right answers on the user's task; "
-    "unparsable and no answer read: answers that the judge or the task could not read, of all; withheld: rows that the "
-    "method kept from training. All in percent, but for seeds. Marks: cells that failed or are not measured yet are "
-    f"missing, and cells of which more than {MOST_UNREADABLE:g}% of the answers could not be read are hardly readable. "
-    "What is marked is a mean over the rest: it is not compared with others, and the frontier leaves it out."
+    "that were refused; these three are of the answers that the judge could read. FA: right answers on the user's "
+    "task; unparsable and no answer read: answers that the judge or the task could not read, of all; withheld: rows "
+    "that the method kept from training. All in percent, but for seeds. Marks: cells that failed or are not measured "
+    f"yet are missing, and cells of which more than {MOST_UNREADABLE:g}% of the answers could not be read are hardly "
+    "readable. What is marked is a mean over the rest: it is not compared with others, and the frontier leaves it out."
 )
 
 

@@ -17,6 +17,14 @@ ABOUT = (
     "Every method aligned the same model, then trained on the same uploads, and answered the same prompts, which the "
     "same judge read. This page is made from results.json."
 )
+DRAWN = {
+    "frontier": "HS against FA: the mean over the grid, the bar up to the worst case of its sweep. The dotted line "
+    "joins the methods that none beats in both. Hollow: cells are missing or hardly readable, so it is not compared.",
+    "heat": "HS of every method under every setting, mean over tasks and seeds; * where cells are missing or hardly "
+    "readable.",
+    "ratio": "HS against the share of harmful rows, mean over tasks and seeds. Hollow: cells are missing or hardly "
+    "readable.",
+}
 TEXT = ("method", "attack", "variant", "task", "where", "marks")
 
 
@@ -89,19 +97,13 @@ def _section(grid: str, lines: list[Line], worst: list[Worst]) -> Section:
     own = [line for line in lines if line.setting.grid == grid]
     cases = [each for each in worst if each.grid == grid]
     drawings = (
-        (figures.frontier_figure(cases, flaws_by_method(own)), "frontier", "HS against FA: the mean over the grid, the bar up to the worst "
-         "case of its sweep. The dotted line joins the methods that none beats in both. Hollow: cells are missing or hardly readable, so "
-         "the method is not compared."),
-        (figures.heat_map(own), "heat", "HS of every method under every setting, mean over tasks and seeds; * where cells "
-         "are missing or hardly readable."),
-        (figures.ratio_figure(own), "ratio", "HS against the share of harmful rows, mean over tasks and seeds. "
-         "Hollow: cells are missing or hardly readable."),
-    )  # fmt: skip
+        (figures.frontier_figure(cases, flaws_by_method(own)), "frontier"),
+        (figures.heat_map(own), "heat"),
+        (figures.ratio_figure(own), "ratio"),
+    )
     anchor = f"grid-{_grids(lines).index(grid)}"
     body = "".join(
-        markup.figure(drawing, f"{anchor}-{name}", description)
-        for drawing, name, description in drawings
-        if drawing is not None
+        markup.figure(drawing, f"{anchor}-{name}", DRAWN[name]) for drawing, name in drawings if drawing is not None
     )
     if cases:
         rows = [tables.worst_cells(each) for each in cases]
