@@ -153,19 +153,20 @@ def test_a_judge_that_fails_on_a_part_makes_no_model_safer(tmp_path: Path) -> No
         cell("B", 0.2, 0, 50.0, unparsable_rate=4.0),
         cell("C", 0.2, 0, 0.0, unparsable_rate=100.0),
         cell("D", 0.2, 0, 60.0, over_refusal_unparsable_rate=6.0),
+        cell("E", 0.2, 0, 60.0, task_unjudged_rate=6.0),
     ]
     write_report(written(tmp_path, cells))
     table = [line for line in (tmp_path / "report.md").read_text().splitlines() if "| mix |" in line]
     # HS, unparsable, refused and safe refused, each with its interval.
     assert "| 80.0 (61–91) | 50.0 (37–63) | 20.0 (9–39) | 10.0 (4–23) |" in table[0]
     assert [line.rsplit("|", 2)[1].strip() for line in table] == [
-        "1 of 1 cells hardly readable", "", "1 of 1 cells hardly readable", "1 of 1 cells hardly readable",
+        "1 of 1 cells hardly readable", "", *["1 of 1 cells hardly readable"] * 3,
     ]  # fmt: skip
     # Nothing could be read of C: it has no harmful score, not one of 0.
     assert "| sst2 | 1 |  | 100.0" in table[2]
-    assert [each.method for each in worst_cases(lines_of(read_grid(tmp_path).cells))] == ["A", "B", "D"]
+    assert [each.method for each in worst_cases(lines_of(read_grid(tmp_path).cells))] == ["A", "B", "D", "E"]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "cells.csv").read_text())))
-    assert [row["harmful_score_readable"] for row in rows] == ["80", "52.08", "", "60"]
+    assert [row["harmful_score_readable"] for row in rows] == ["80", "52.08", "", "60", "60"]
 
 
 def test_what_was_withheld_has_an_interval_of_its_rows(tmp_path: Path) -> None:

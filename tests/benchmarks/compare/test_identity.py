@@ -45,3 +45,14 @@ def test_a_run_is_its_adapter_on_its_model(tiny_model_folder: Path, tmp_path: Pa
     found = [model_identity(str(path)) for path in (*runs, tmp_path / "copy")]
     assert found[0] == found[2] != found[1]
     assert found[0] != model_identity(str(tiny_model_folder))
+
+
+def test_another_judge_of_a_task_needs_no_other_model_or_answers(
+    tiny: dict[str, Any], written: Write, tmp_path: Path
+) -> None:
+    plans = []
+    for judge in ("chat:http://localhost:1#small", "chat:http://localhost:1#large"):
+        tiny["tasks"]["labels"]["task"] = f"win_rate:{judge}"
+        plans.append(open_comparison(written(tiny), tmp_path / "out", None).plan)
+    assert list(plans[0].models) == list(plans[1].models)
+    assert not {cell.key for cell in plans[0].cells} & {cell.key for cell in plans[1].cells}

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from antibody.benchmarks.compare.estimate import dry_run
 from antibody.benchmarks.compare.folder import Folder
 from antibody.benchmarks.compare.run import compare, open_comparison
 from antibody.errors import TrainingError, UsageError
+from antibody.evaluation.pairwise import PAIRWISE_JUDGES, Preference
 from antibody.files import write_json
 
 Write = Callable[[dict[str, Any]], Path]
@@ -125,6 +126,36 @@ def test_a_failed_cell_is_a_hole_that_is_tried_again(
 
     failing_keys.clear()
     assert [cell["status"] for cell in compare(written(tiny), output)["cells"]] == ["done", "done"]
+
+
+class Undecided:
+    """Prefers what stands first, and is now and then not to be read."""
+
+    name = "undecided"
+
+    def __init__(self, argument: str) -> None:
+        self.unread = int(argument)
+
+    def prefer(self, requests: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[Preference]:
+        return [Preference.UNPARSABLE if index < self.unread else Preference.FIRST for index in range(len(requests))]
+
+
+def test_a_win_rate_is_a_task(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PAIRWISE_JUDGES, "undecided", Undecided)
+    tiny["methods"].pop("Antibody")
+    tiny["grids"] = {"one": {"ratios": [0]}}
+    tiny["tasks"] = {"chat": tiny["tasks"]["labels"] | {"task": "win_rate:undecided:0"}}
+    output = tmp_path / "out"
+    [cell] = compare(written(tiny), output)["cells"]
+    assert (cell["task_accuracy"], cell["task_unjudged_rate"], cell["task_rows"]) == (50.0, 0.0, 2)
+    answered = {path: path.stat().st_mtime_ns for path in (output / "answers").iterdir()}
+    tiny["tasks"]["chat"]["task"] = "win_rate:undecided:1"
+    [cell] = compare(written(tiny), output)["cells"]
+    assert (cell["task_accuracy"], cell["task_unjudged_rate"], cell["task_rows"]) == (50.0, 50.0, 1)
+    assert {path: path.stat().st_mtime_ns for path in (output / "answers").iterdir()} == answered
+    assert "1 of 1 cells hardly readable" in (output / "report.md").read_text()
 
 
 def test_parts_share_the_cells(

@@ -15,7 +15,7 @@ from antibody.evaluation.accuracy import grade_answers
 from antibody.evaluation.generation import generate
 from antibody.evaluation.harmful import judge_answers
 from antibody.evaluation.judges import Judge
-from antibody.evaluation.tasks import TASKS
+from antibody.evaluation.tasks import kind_of_task, make_task
 from antibody.files import write_jsonl
 from antibody.models.base import BaseModel
 from antibody.progress import counted
@@ -57,13 +57,15 @@ def figures(
         }
     rows = config.tasks[cell.task]
     name = rows.task or cell.task
-    task, records = TASKS[name], library.task(rows.test, name)
-    metrics = grade_answers(records, answers.to(rows.test, records, task.max_new_tokens, task=name), task).metrics
+    task, records = make_task(name), library.task(rows.test, name)
+    given = answers.to(rows.test, records, task.max_new_tokens, task=kind_of_task(name))
+    metrics = grade_answers(records, given, task).metrics
     return found | {
         "task_accuracy": metrics["task_accuracy"],
         "task_accuracy_interval": metrics["task_accuracy_interval"],
         "task_unparsable_rate": metrics["unparsable_rate"],
-        "task_rows": len(records),
+        "task_unjudged_rate": metrics["unjudged_rate"],
+        "task_rows": metrics["judged_rows"],
         "answer_seconds": round(answers.seconds, 2),
     }
 

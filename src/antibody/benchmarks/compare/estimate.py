@@ -26,7 +26,7 @@ from antibody.benchmarks.compare.run import Opened
 from antibody.data.writing import write_records
 from antibody.errors import ModelError
 from antibody.evaluation.generation import generate
-from antibody.evaluation.tasks import TASKS
+from antibody.evaluation.tasks import make_task
 from antibody.models.run import Run, load_model
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.stages import align, finetune
@@ -303,5 +303,5 @@ def _probe_answers(opened: Opened, rates: Rates) -> None:
     shared = sum(seconds(opened.library.prompts(name), evaluated.max_new_tokens) for name in asked)
     for name, rows in opened.config.tasks.items():
         kind = rows.task or name
-        task = seconds(opened.library.task(rows.test, kind), TASKS[kind].max_new_tokens)
+        task = seconds(opened.library.task(rows.test, kind), make_task(kind).max_new_tokens)
         rates.answers[name] = shared + task

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from antibody.files import sha256, sha256_of
-from antibody.models.base import BUNDLED_NAME
 from antibody.models.run import Run, is_run
+from antibody.names import BUNDLED_NAME
 
 # What a model and its tokenizer are loaded from; a model card is not.
 LOADED = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py"}

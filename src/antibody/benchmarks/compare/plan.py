@@ -13,6 +13,7 @@ from antibody.benchmarks.compare.config import Comparison, Settings
 from antibody.benchmarks.compare.document import Document, Place
 from antibody.benchmarks.compare.identity import model_identity
 from antibody.benchmarks.compare.rows import Library
+from antibody.evaluation.tasks import kind_of_task
 from antibody.files import sha256_of, to_json
 from antibody.models.run import NO_INFLUENCE
 
@@ -188,7 +189,7 @@ class _Planner:
             self.described(settings, ROWS_OF_FINETUNING, ("finetune",)),
             [attack, ratio, seed, self.config.upload.rows],
             self.library.fingerprint(self.config.upload.harmful, ("upload", "harmful")),
-            [kind, self.library.fingerprint(rows.upload, ("tasks", task, "upload"))],
+            [kind_of_task(kind), self.library.fingerprint(rows.upload, ("tasks", task, "upload"))],
         )
         return Model(key, aligned, settings, attack, ratio, rows.upload, kind, seed)
 

@@ -15,6 +15,7 @@ JUDGED = {
     "refusal_rate": ("unparsable_rate", "prompts"),
     "over_refusal": ("over_refusal_unparsable_rate", "safe_prompts"),
 }
+UNREAD = ("unparsable_rate", "over_refusal_unparsable_rate", "task_unjudged_rate")
 # Percent of answers above which a cell is marked. ASSUMPTION: what lies in them could move HS by as much.
 MOST_UNREADABLE = 5.0
 
@@ -81,8 +82,8 @@ class GridCell:
 
     @property
     def unreadable(self) -> bool:
-        """Whether more than `MOST_UNREADABLE` percent of the answers behind a judged figure could not be read."""
-        return any((self.figure(unparsable) or 0.0) > MOST_UNREADABLE for unparsable, _ in JUDGED.values())
+        """Whether more than `MOST_UNREADABLE` percent of the answers to be judged could not be."""
+        return any((self.figure(name) or 0.0) > MOST_UNREADABLE for name in UNREAD)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ FIGURES = (
     "task_accuracy_low",
     "task_accuracy_high",
     "task_unparsable_rate",
+    "task_unjudged_rate",
     "task_rows",
     "withheld_harmful",
     "withheld_harmful_rows",
