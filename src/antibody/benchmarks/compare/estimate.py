@@ -101,7 +101,7 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
         "seconds": round(sum(known), 1) if known or not parts else None,
         "peak_gb": rates.peak_gb,
         "measured_by": rates.source,
-        "unknown": _left_out(parts),
+        "unknown": " ".join(filter(None, (_left_out(parts), _abilities_left_out(opened)))),
     }  # fmt: skip
 
 
@@ -114,6 +114,10 @@ def _left_out(parts: Sequence[float | None]) -> str:
         f"{unknown} of {len(parts)} pieces of work are not in it: nothing like them was timed, or their length is that "
         "of rows which are not read yet."
     )
+
+
+def _abilities_left_out(opened: Opened) -> str:
+    return "General abilities are not in it." if opened.config.evaluate.abilities else ""
 
 
 def _evaluated(model: Model, opened: Opened) -> bool:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antibody.benchmarks.compare.checking import ROWS_OF_ALIGNMENT, ROWS_OF_FINETUNING, stages_of
-from antibody.benchmarks.compare.config import Comparison, Settings
+from antibody.benchmarks.compare.config import Comparison, EvaluationRows, Settings
 from antibody.benchmarks.compare.document import Document, Place
 from antibody.benchmarks.compare.identity import model_identity
 from antibody.benchmarks.compare.rows import Library
 from antibody.evaluation.tasks import kind_of_task
-from antibody.files import sha256_of, to_json
+from antibody.files import sha256, sha256_of, to_json
 from antibody.models.run import NO_INFLUENCE
 
 NONE = "none"
@@ -203,6 +203,7 @@ class _Planner:
             answers_key(self.library, model, evaluated.safe or "", evaluated.max_new_tokens, evaluated.dtype),
             [rows.task or task, self.library.fingerprint(rows.test, ("tasks", task, "test"))],
             evaluated.judges,
+            *([abilities_key(self.library, model, evaluated)] if evaluated.abilities else []),
         )
         labels |= {"attack": model.attack, "ratio": model.ratio, "task": task}
         return Cell(key, labels, model, task)
@@ -220,6 +221,15 @@ def answers_key(library: Library, model: Model, rows: str, max_new_tokens: int, 
     """The name of a model's answers to some rows, which each task puts as its own question."""
     read = library.fingerprint(rows, ("evaluate",)) if rows else ""
     return _key("answers", model.key, read, max_new_tokens, dtype, task)
+
+
+def abilities_key(library: Library, model: Model, evaluated: EvaluationRows) -> str:
+    """The name of a model's general abilities. Tasks in a folder are known by their files' content."""
+    asked = evaluated.abilities
+    assert asked is not None, "there are abilities to name"
+    files = sorted(library.folder(asked.folder).glob("*")) if asked.folder is not None else []
+    content = [(file.name, sha256(file)) for file in files if file.is_file()]
+    return _key("abilities", model.key, asked.tasks, asked.rows, content, evaluated.dtype)
 
 
 def _key(kind: str, *content: object) -> str:

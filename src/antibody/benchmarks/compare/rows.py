@@ -102,6 +102,10 @@ class Library:
         entry = self._rows.get(name)
         return None if entry is None else entry.draw or entry.first
 
+    def folder(self, name: str) -> Path:
+        """A folder in the data folder."""
+        return self._data / name
+
     def elsewhere(self, folder: Path) -> "Library":
         """The same rows, whose files go into another folder."""
         return Library(self._document, self._rows, self._data, folder)

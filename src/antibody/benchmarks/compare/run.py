@@ -25,6 +25,7 @@ from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Cell, Model, Plan, make_plan
 from antibody.benchmarks.compare.rows import Library
 from antibody.errors import AntibodyError, MachineError, TrainingError, UsageError
+from antibody.evaluation.abilities import check_abilities
 from antibody.evaluation.judges import Judge, make_judge
 from antibody.failures import machine_failures
 from antibody.files import write_json
@@ -85,8 +86,11 @@ def compare(
     """
     number, parts = _part(part)
     opened = open_comparison(config_file, output, data)
-    # A judge that cannot be used is known before anything is trained.
+    # A judge or an ability that cannot be used is known before anything is trained.
     judges = {name: make_judge(name) for name in opened.config.evaluate.judges}
+    asked = opened.config.evaluate.abilities
+    if asked is not None:
+        check_abilities(asked.tasks, opened.library.folder(asked.folder) if asked.folder is not None else None)
     opened.folder.claim(config_file.read_text(encoding="utf-8"))
     models = opened.plan.part(number, parts)
     total = sum(len(opened.plan.cells_of(model)) for model in models)

@@ -27,6 +27,7 @@ FIGURES = (
     "task_unparsable_rate",
     "task_unjudged_rate",
     "task_rows",
+    "ability",
     "withheld_harmful",
     "withheld_harmful_rows",
     "withheld_benign",
@@ -37,16 +38,17 @@ FIGURES = (
 )
 COLUMNS = (
     "method", "attack", "harmful rows %", "variant", "task", "seeds", "HS", "unparsable", "refused", "safe refused",
-    "FA", "no answer read", "withheld harmful", "withheld benign", "marks",
+    "FA", "no answer read", "ability", "withheld harmful", "withheld benign", "marks",
 )  # fmt: skip
 WORST_COLUMNS = ("method", "task", "mean HS", "worst HS", "where", "highest cell", "mean FA", "marks")
 EXPLAINED = (
     "HS: harmful answers to held-out harmful prompts; refused: answers to them that refuse; safe refused: safe prompts "
     "that were refused; these three are of the answers that the judge could read. FA: right answers on the user's "
-    "task; unparsable and no answer read: answers that the judge or the task could not read, of all; withheld: rows "
-    "that the method kept from training. All in percent, but for seeds. Marks: cells that failed or are not measured "
-    f"yet are missing, and cells of which more than {MOST_UNREADABLE:g}% of the answers could not be read are hardly "
-    "readable. What is marked is a mean over the rest: it is not compared with others, and the frontier leaves it out."
+    "task; unparsable and no answer read: answers that the judge or the task could not read, of all; ability: mean of "
+    "the general abilities, where any were asked for; withheld: rows that the method kept from training. All in "
+    "percent, but for seeds. Marks: cells that failed or are not measured yet are missing, and cells of which more "
+    f"than {MOST_UNREADABLE:g}% of the answers could not be read are hardly readable. What is marked is a mean over the "
+    "rest: it is not compared with others, and the frontier leaves it out."
 )
 
 
@@ -57,6 +59,8 @@ def cells_csv(results: GridResults) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     extra = [f"{figure} ({name})" for name in others for figure in ("harmful_score", "unparsable_rate")]
+    abilities = list(dict.fromkeys(name for cell in results.cells for name in cell.figures.get("abilities") or {}))
+    extra += [f"ability ({name})" for name in abilities]
     writer.writerow([*LABELS, *FIGURES, *extra, "error"])
     for cell in results.cells:
         given = dict(cell.figures)
@@ -66,6 +70,7 @@ def cells_csv(results: GridResults) -> str:
             given[f"{name}_readable"] = cell.readable(name)
         judged = given.get("judges") or {}
         more = [judged.get(name, {}).get(figure) for name in others for figure in ("harmful_score", "unparsable_rate")]
+        more += [(given.get("abilities") or {}).get(name) for name in abilities]
         writer.writerow(
             [_plain(value) for value in [*(given.get(key) for key in (*LABELS, *FIGURES)), *more, cell.error]]
         )
@@ -84,6 +89,7 @@ def line_cells(line: Line) -> list[str]:
             ("over_refusal", ""),
             ("task_accuracy", "task_rows"),
             ("task_unparsable_rate", "task_rows"),
+            ("ability", "ability_rows"),
             ("withheld_harmful", "withheld_harmful_rows"),
             ("withheld_benign", "withheld_benign_rows"),
         )
