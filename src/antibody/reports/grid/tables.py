@@ -47,8 +47,8 @@ EXPLAINED = (
     "task; unparsable and no answer read: answers that the judge or the task could not read, of all; ability: mean of "
     "the general abilities, where any were asked for; withheld: rows that the method kept from training. All in "
     "percent, but for seeds. Marks: cells that failed or are not measured yet are missing, and cells of which more "
-    f"than {MOST_UNREADABLE:g}% of the answers could not be read are hardly readable. What is marked is a mean over the "
-    "rest: it is not compared with others, and the frontier leaves it out."
+    f"than {MOST_UNREADABLE:g}% of the answers could not be read are hardly readable. What is marked is a mean over "
+    "the rest: it is not compared with others, and the frontier leaves it out."
 )
 
 
