@@ -22,10 +22,11 @@ KEPT_FILE = "kept_rows.json"
 def chosen_rows(
     method: Method, upload: Sequence[Record], provided: Provided, options: Mapping[str, Option], begun: Path | None
 ) -> list[Record]:
-    """The rows that a method keeps, in the main process; no rows in the others, which learn them by `shared_rows`.
+    """The rows that a method trains on. Of one that drops rows the main process chooses alone; the others get no rows
+    here, and learn them by `shared_rows`.
 
     Args:
-        method: One that drops rows.
+        method: The method.
         upload: The user's rows.
         provided: The provider's part.
         options: All options of the method.
@@ -34,6 +35,8 @@ def chosen_rows(
     Raises:
         AntibodyError: As the method.
     """
+    if not method.drops:
+        return method.trained_rows(upload, provided, options)
     if not PartialState().is_main_process:
         return []
     place = begun / KEPT_FILE if begun is not None else None

@@ -145,12 +145,8 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         if "anchors" in objective.batches or method.reads_anchors:
             data["anchors"] = load_records(settings.anchors or anchors_of(settings.model) or "embedded:anchors")
         anchors = data["anchors"].records if "anchors" in data else []
-        provided = Provided(anchors, refusals, settings.seed)
-        if method.drops:
-            begun = settings.output if settings.resume else None
-            records = chosen_rows(method, upload.records, provided, options, begun)
-        else:
-            records = method.trained_rows(upload.records, provided, options)
+        begun = settings.output if settings.resume else None
+        records = chosen_rows(method, upload.records, Provided(anchors, refusals, settings.seed), options, begun)
     if method.drops:
         records = shared_rows(upload.records, records)
     run = _open(settings, data, refusals)
