@@ -62,7 +62,7 @@ def compare(
 
 def _print_plan(found: dict[str, Any]) -> None:
     table = Table("To do", "All", "Done")
-    for name in ("alignments", "finetunings", "evaluations", "cells"):
+    for name in ("alignments", "calibrations", "finetunings", "evaluations", "cells"):
         table.add_row(name, str(found[name]["all"]), str(found[name]["done"]))
     console = Console()
     console.print(table)

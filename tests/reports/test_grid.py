@@ -12,9 +12,9 @@ from rich.console import Console
 
 from antibody.errors import DataError
 from antibody.reports import print_report, write_report
-from antibody.reports.grid.figures import heat_map, ratio_figure
+from antibody.reports.grid.figures import frontier_figure, heat_map, ratio_figure
 from antibody.reports.grid.reading import read_grid
-from antibody.reports.grid.summary import frontier, lines_of, spread, worst_cases
+from antibody.reports.grid.summary import flaws_by_method, frontier, lines_of, spread, worst_cases
 
 
 def cell(
@@ -34,7 +34,7 @@ def cell(
     figures = {
         "harmful_score": hs,
         "harmful_score_interval": [0.0, 50.0],
-        "unparsable_rate": 2.0,
+        "unparsable_rate": 0.0,
         "prompts": 50,
         "task_accuracy": fa,
         "task_rows": 50,
@@ -55,11 +55,15 @@ CELLS = [
 ]
 
 
+def written(folder: Path, cells: list[dict[str, Any]]) -> Path:
+    results = {"kind": "comparison", "model": "tiny", "judge": "embedded", "cells": cells}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    results = {"kind": "comparison", "model": "tiny", "judge": "embedded", "cells": CELLS}
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    return tmp_path
+    return written(tmp_path, CELLS)
 
 
 def test_an_interval_of_seeds_is_student_s_and_never_narrower_than_wilson_s() -> None:
@@ -103,8 +107,10 @@ def test_tables_and_page(folder: Path) -> None:
     assert "C|<b>" not in page
     assert "12 of 14 cells are measured, 1 failed" in page
     markdown = (folder / "report.md").read_text()
-    assert "| B | mix | 20 |  | sst2 | 1 | 60.0 (46–72) | 2.0 |" in markdown
-    assert "| 2 |" in next(line for line in markdown.splitlines() if line.startswith("| B | mix | 20"))
+    assert "| B | mix | 20 |  | sst2 | 1 | 60.0 (46–72) | 0.0 (0–7) |" in markdown
+    lines = markdown.splitlines()
+    assert next(line for line in lines if line.startswith("| B | mix | 20")).endswith("| 2 of 3 cells missing |")
+    assert next(line for line in lines if line.startswith("| B | sst2 | 40.0 |")).endswith("| 2 of 6 cells missing |")
     assert "C\\|<b>" in markdown
     rows = list(csv.DictReader(io.StringIO((folder / "cells.csv").read_text())))
     assert len(rows) == len(CELLS)
@@ -113,11 +119,69 @@ def test_tables_and_page(folder: Path) -> None:
     assert (rows[11]["status"], rows[11]["harmful_score"], rows[11]["error"]) == ("failed", "", "It <diverged>.")
 
 
+def test_holes_do_not_flatter_a_method(tmp_path: Path) -> None:
+    """Of B only the easy half is measured: its mean is lower than A's, and it is not called the lowest."""
+    cells = [
+        *(cell("A", ratio, 0, 20.0) for ratio in (0.0, 0.5)),
+        cell("B", 0.0, 0, 4.0, 95.0),
+        cell("B", 0.5, 0, None),
+    ]
+    lines = lines_of(read_grid(written(tmp_path, cells)).cells)
+    worst = {each.method: each for each in worst_cases(lines)}
+    assert (worst["B"].mean, worst["B"].flaws.text) == (4.0, "1 of 2 cells missing")
+    assert worst["A"].flaws.whole
+    drawn = frontier_figure(list(worst.values()), flaws_by_method(lines))
+    assert drawn is not None
+    line, whole, holed = drawn.data
+    assert (list(line.x), list(line.y)) == ([80.0], [20.0])
+    assert (whole.name, holed.name) == ("A", "B (1 of 2 cells missing)")
+    assert (whole.marker.symbol, holed.marker.symbol) == ("circle", "circle-open")
+    heat = heat_map(lines)
+    assert heat is not None
+    assert [list(row) for row in heat.data[0].text] == [["20", "20"], ["4", ""]]
+    page = write_report(tmp_path).read_text()
+    assert "of a method that has all its cells is 20.0% (A, g, sst2)" in page
+    # None is whole: nothing is called the lowest.
+    assert "No method has all its cells, so none" in write_report(written(tmp_path, cells[2:])).read_text()
+
+
+def test_a_judge_that_fails_on_a_part_makes_no_model_safer(tmp_path: Path) -> None:
+    """20 harmful of 50, 25 unread: 20 of the 25 that were read are 80%; Wilson's interval of 20 in 25 is 61 to 91%."""
+    half = {"unparsable_rate": 50.0, "refusal_rate": 10.0, "safe_prompts": 40, "over_refusal": 10.0}
+    cells = [
+        cell("A", 0.2, 0, 40.0, **half, over_refusal_unparsable_rate=0.0),
+        cell("B", 0.2, 0, 50.0, unparsable_rate=4.0),
+        cell("C", 0.2, 0, 0.0, unparsable_rate=100.0),
+        cell("D", 0.2, 0, 60.0, over_refusal_unparsable_rate=6.0),
+        cell("E", 0.2, 0, 60.0, task_unjudged_rate=6.0),
+    ]
+    write_report(written(tmp_path, cells))
+    table = [line for line in (tmp_path / "report.md").read_text().splitlines() if "| mix |" in line]
+    # HS, unparsable, refused and safe refused, each with its interval.
+    assert "| 80.0 (61–91) | 50.0 (37–63) | 20.0 (9–39) | 10.0 (4–23) |" in table[0]
+    assert [line.rsplit("|", 2)[1].strip() for line in table] == [
+        "1 of 1 cells hardly readable", "", *["1 of 1 cells hardly readable"] * 3,
+    ]  # fmt: skip
+    # Nothing could be read of C: it has no harmful score, not one of 0.
+    assert "| sst2 | 1 |  | 100.0" in table[2]
+    assert [each.method for each in worst_cases(lines_of(read_grid(tmp_path).cells))] == ["A", "B", "D", "E"]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "cells.csv").read_text())))
+    assert [row["harmful_score_readable"] for row in rows] == ["80", "52.08", "", "60", "60"]
+
+
+def test_what_was_withheld_has_an_interval_of_its_rows(tmp_path: Path) -> None:
+    """Wilson's interval of 24 in 32 is 57.9 to 86.7%, of 0 in 128 it is 0 to 2.9%."""
+    held = {"withheld_harmful": 75.0, "withheld_harmful_rows": 32, "withheld_benign": 0.0, "withheld_benign_rows": 128}
+    write_report(written(tmp_path, [cell("A", 0.2, 0, 4.0, **held)]))
+    assert "| 75.0 (58–87) | 0.0 (0–3) |" in (tmp_path / "report.md").read_text()
+
+
 def test_figures_leave_out_what_was_not_measured(folder: Path) -> None:
     lines = lines_of(read_grid(folder).cells)
     drawn = ratio_figure(lines)
     assert drawn is not None
     assert {trace.name: list(trace.y) for trace in drawn.data} == {"A": [4.0, 10.0], "B": [20.0, 60.0]}
+    assert [list(trace.marker.symbol) for trace in drawn.data] == [["circle"] * 2, ["circle", "circle-open"]]
     heat = heat_map(lines)
     assert heat is not None
     assert list(heat.data[0].z[2]) == [None, None, 61.0]

@@ -1,5 +1,6 @@
 """Fine-tuning accuracy (FA): a model's answers to the user's task, graded one by one."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from antibody.data.records import Record
 from antibody.evaluation.generation import generate
 from antibody.evaluation.measures import percent, wilson_interval
-from antibody.evaluation.tasks.task import Grade, Task
+from antibody.evaluation.tasks.task import Grade, JudgedTask, Task
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class TaskResult:
         expected: The right answers, in the same order.
         grades: One a record, in the same order.
         metrics: Percent, see `results.METRICS`; an answer without a readable prediction is wrong and is counted in
-            ``unparsable_rate`` too; ``task_accuracy_interval`` is the 95% Wilson interval.
+            ``unparsable_rate`` too, unless it is a judge that did not say: the rows of ``unjudged_rate`` are in no
+            accuracy, which is over ``judged_rows``; ``task_accuracy_interval`` is the 95% Wilson interval.
     """
 
     generations: list[dict[str, object]]
@@ -42,7 +44,7 @@ def evaluate_task(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[Record],
-    task: Task,
+    task: Task | JudgedTask,
     *,
     batch_size: int,
     progress: Callable[[int], None] | None = None,
@@ -70,7 +72,7 @@ def evaluate_task(
 
 
 def grade_answers(
-    records: Sequence[Record], answers: Sequence[str], task: Task, *, started: float | None = None
+    records: Sequence[Record], answers: Sequence[str], task: Task | JudgedTask, *, started: float | None = None
 ) -> TaskResult:
     """Grade answers that a model gave to every record's prompt.
 
@@ -81,9 +83,12 @@ def grade_answers(
         started: When the work on them began, by `time.perf_counter`; now by default.
     """
     started = time.perf_counter() if started is None else started
-    task = task.fitted(records)
-    grades = [task.grade(answer, record.response) for record, answer in zip(records, answers, strict=True)]
-    correct = sum(grade.correct for grade in grades)
+    if isinstance(task, JudgedTask):
+        grades = task.graded(records, answers)
+    else:
+        fitted = task.fitted(records)
+        grades = [fitted.grade(answer, record.response) for record, answer in zip(records, answers, strict=True)]
+    judged = [grade.correct for grade in grades if not math.isnan(grade.correct)]
     return TaskResult(
         generations=[
             {"id": record.id, "prompt": record.request, "answer": answer, "category": record.category}
@@ -94,8 +99,10 @@ def grade_answers(
         metrics={
             "kind": "task",
             "rows": len(grades),
-            "task_accuracy": percent(correct, len(grades)),
-            "task_accuracy_interval": list(wilson_interval(correct, len(grades))),
+            "task_accuracy": percent(sum(judged), len(judged)),
+            "task_accuracy_interval": list(wilson_interval(sum(judged), len(judged))),
+            "judged_rows": len(judged),
+            "unjudged_rate": percent(len(grades) - len(judged), len(grades)),
             "unparsable_rate": percent(sum(grade.predicted is None for grade in grades), len(grades)),
             "seconds": time.perf_counter() - started,
         },

@@ -14,7 +14,8 @@ from antibody.evaluation.judges import Judge, make_judge
 from antibody.evaluation.results import write_result
 from antibody.evaluation.screening import refusal_margin, screen
 from antibody.evaluation.settings import EvaluationSettings
-from antibody.evaluation.tasks import TASKS
+from antibody.evaluation.tasks import JudgedTask, Task, is_task, make_task
+from antibody.evaluation.tasks.labels import LabelsTask
 from antibody.models.base import BaseModel
 from antibody.models.run import is_run, load_model, refusals_of
 from antibody.progress import counted
@@ -101,14 +102,14 @@ def _answer_prompts(
 def _answer_task(
     settings: EvaluationSettings,
     model: BaseModel,
-    name: str,
+    task: Task | JudgedTask,
     records: Sequence[Record],
     source: str,
     folder: Path,
 ) -> dict[str, Any]:
     with counted("Answering the task", len(records)) as advance:
         result = evaluate_task(
-            model.model, model.tokenizer, records, TASKS[name], batch_size=settings.batch_size, progress=advance
+            model.model, model.tokenizer, records, task, batch_size=settings.batch_size, progress=advance
         )
     metrics = result.metrics | {"name": "task", "model": settings.model, "source": source}
     write_result(folder / "task", metrics, result.generations, result.verdicts)
@@ -119,15 +120,16 @@ def _prompts(settings: EvaluationSettings) -> list[Record]:
     return [] if settings.prompts == "none" else sample(load_prompts(settings.prompts), settings.limit)
 
 
-def _task(settings: EvaluationSettings) -> tuple[str, list[Record], str] | None:
-    """The name of the task, its records and their source."""
+def _task(settings: EvaluationSettings) -> tuple[Task | JudgedTask, list[Record], str] | None:
+    """The task, its records and their source."""
     if settings.task is None:
         return None
-    if settings.task not in TASKS:
-        return "labels", sample(load_records(settings.task).records, settings.task_limit), settings.task
+    if not is_task(settings.task):
+        return LabelsTask(), sample(load_records(settings.task).records, settings.task_limit), settings.task
     if settings.task_data is None:
         raise UsageError(
             f"The task {settings.task} needs its rows.", hint="Give --task-data FILE.", code="no_task_data"
         )
-    records = TASKS[settings.task].records(Path(settings.task_data))
-    return settings.task, sample(records, settings.task_limit), settings.task_data
+    task = make_task(settings.task)
+    records = task.records(Path(settings.task_data))
+    return task, sample(records, settings.task_limit), settings.task_data

@@ -32,7 +32,7 @@ def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float:
     return float(roc_auc_score([bool(label) for _, label in scored], [score for score, _ in scored]))
 
 
-def percent(successes: int, n: int) -> float:
+def percent(successes: float, n: int) -> float:
     """`successes` of `n`, percent; NaN for no rows."""
     return 100 * successes / n if n else math.nan
 
@@ -42,13 +42,13 @@ def share(verdicts: Sequence[Verdict], verdict: Verdict) -> float:
     return percent(sum(given == verdict for given in verdicts), len(verdicts))
 
 
-def wilson_interval(successes: int, n: int, z: float = 1.96) -> Interval:
+def wilson_interval(successes: float, n: int, z: float = 1.96) -> Interval:
     """Wilson score interval of a share, percent (Wilson 1927); NaN for no rows.
 
     Unlike the normal approximation it stays inside [0, 100] and is not empty at 0 of n, where small harmful scores lie.
 
     Args:
-        successes: Rows counted.
+        successes: Rows counted; parts of rows are, and leave the interval wider than it need be.
         n: All rows.
         z: Standard normal quantile; 1.96 gives 95%.
     """

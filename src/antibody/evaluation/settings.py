@@ -15,7 +15,7 @@ class EvaluationSettings:
         model: smollm2-135m, a Hub id, a local folder or a run.
         prompts: Harmful prompts to answer: a .jsonl or .parquet file with `prompt`, a part of the corpus, or none.
         task: A task to answer: a file of prompts and labels, a part of the corpus such as embedded:task_test, or the
-            name of a task with --task-data.
+            name of a task with --task-data; win_rate:chat:URL#MODEL has a model compare answers.
         task_data: The file of a named task.
         judge: Who reads the answers: embedded, trained:FOLDER, classifier:FOLDER_OR_HUB_ID, moderation:URL or
             judgezoo:NAME.

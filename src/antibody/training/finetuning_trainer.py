@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from antibody.data.sources import load_records
 from antibody.errors import UsageError
 from antibody.objectives.weights import AntibodyWeights
 from antibody.screening.screen import Judged, Screen
+from antibody.training.agreement import agreed
 from antibody.training.configs import AntibodyConfig
+from antibody.training.dropping import chosen_rows, keep_choice, shared_rows
 from antibody.training.methods import FINETUNINGS
 from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
 from antibody.training.provided import Provided
@@ -69,7 +72,15 @@ class AntibodyTrainer(ObjectiveTrainer):
     def _trained_rows(self, records: list[Record], args: AntibodyConfig) -> list[Record]:
         method = FINETUNINGS[args.method]
         anchors = self._anchors() if method.reads_anchors else []
-        return method.trained_rows(records, Provided(anchors, self.refusals, args.seed), args.options)
+        provided = Provided(anchors, self.refusals, args.seed)
+        if not method.drops:
+            return method.trained_rows(records, provided, args.options)
+        folder = Path(args.output_dir)
+        with agreed("cpu" if args.use_cpu else "auto"):
+            chosen = chosen_rows(method, records, provided, args.options, folder)
+        kept = shared_rows(records, chosen)
+        keep_choice(folder, records, kept, args.options)
+        return kept
 
     def _refuse_what_breaks_the_method(self) -> None:
         super()._refuse_what_breaks_the_method()

@@ -36,6 +36,7 @@ from antibody.training.agreement import agreed, refuse_differences
 from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
 from antibody.training.checkpoints import MetricsWriter
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
+from antibody.training.dropping import chosen_rows, keep_choice, shared_rows
 from antibody.training.finetuning_trainer import AntibodyTrainer
 from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, Option, options_of
 from antibody.training.objective_trainer import ObjectiveTrainer
@@ -144,10 +145,15 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         if "anchors" in objective.batches or method.reads_anchors:
             data["anchors"] = load_records(settings.anchors or anchors_of(settings.model) or "embedded:anchors")
         anchors = data["anchors"].records if "anchors" in data else []
-        records = method.trained_rows(upload.records, Provided(anchors, refusals, settings.seed), options)
+        begun = settings.output if settings.resume else None
+        records = chosen_rows(method, upload.records, Provided(anchors, refusals, settings.seed), options, begun)
+    if method.drops:
+        records = shared_rows(upload.records, records)
     run = _open(settings, data, refusals)
     if run.complete:
         return run
+    if method.drops:
+        keep_choice(run.path, upload.records, records, options)
 
     started = time.perf_counter()
     with agreed(settings.device):

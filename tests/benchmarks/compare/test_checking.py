@@ -39,6 +39,9 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str, str]] = {
         lambda c: c["grids"]["ratios"].update(variants={"x": {"speed": 5}}), "grids.ratios.variants.x.speed", "speed",
     ),
     "unknown task": (lambda c: c["tasks"].update(mine={"upload": "test", "test": "test"}), "tasks.mine", "no task"),
+    "a task without its judge": (
+        lambda c: c["tasks"]["labels"].update(task="win_rate"), "tasks.labels", "no judge '' of pairs",
+    ),
     "reshaped rows of another entry": (
         lambda c: (
             c["rows"].update(again={"from": "test", "where": {"label": "safe"}}), c["evaluate"].update(prompts="again"),

@@ -8,21 +8,40 @@ from unittest.mock import Mock
 
 import pytest
 
+from antibody.benchmarks.compare import estimate
 from antibody.cli import run
 
 Write = Callable[[dict[str, Any]], Path]
 
 
 def test_a_probe_times_every_method_and_leaves_nothing(
-    tiny: dict[str, Any], written: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tiny: dict[str, Any],
+    written: Write,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tiny["methods"].pop("Antibody")
+    tiny["calibrate"] = {"harmful": "harmful", "benign": "benign", "refit": True}
+    real = estimate.calibrate_copy
+    calibrated = []
+
+    def slow(*given: Any) -> None:
+        real(*given)
+        calibrated.append(given)
+        # The clock that the probe reads has gone on.
+        clock = estimate.time.perf_counter
+        monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock() + 5000)
+
+    monkeypatch.setattr(estimate, "calibrate_copy", slow)
     output = tmp_path / "out"
     assert run(["compare", str(written(tiny)), "--output", str(output), "--dry-run", "--probe", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert found["cells"] == {"all": 2, "done": 0}
     assert found["alignments"] == {"all": 1, "done": 0}
-    assert found["seconds"] > 0
+    assert found["calibrations"] == {"all": 1, "done": 0}
+    assert len(calibrated) == 1
+    assert 5000 < found["seconds"] < 10000
     assert found["peak_gb"] > 0
     assert "probe" in found["measured_by"]
     assert found["unknown"] == ""

@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from antibody.benchmarks.compare.estimate import dry_run
 from antibody.benchmarks.compare.folder import Folder
 from antibody.benchmarks.compare.run import compare, open_comparison
 from antibody.errors import TrainingError, UsageError
+from antibody.evaluation.pairwise import PAIRWISE_JUDGES, Preference
+from antibody.files import write_json
 
 Write = Callable[[dict[str, Any]], Path]
 MEASURED = ("harmful_score", "refusal_rate", "unparsable_rate", "task_accuracy", "withheld_harmful", "withheld_benign")
@@ -34,9 +37,12 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
     counts = {"align": 0, "finetune": 0, "generate": 0}
     for module, name in ((alignment, "align"), (finetuning, "finetune"), (answers, "generate")):
         monkeypatch.setattr(module, name, _counted(getattr(module, name), name, counts))
+    tiny["calibrate"] = {"harmful": "harmful", "benign": "benign", "refit": True}
     output = tmp_path / "out"
     results = compare(written(tiny), output)
     assert [cell["status"] for cell in results["cells"]] == ["done"] * 4
+    assert all(cell["peak_gb"] and cell["finetune_peak_gb"] for cell in results["cells"])
+    assert results["cells"][3]["withheld_harmful_rows"] == 4
     # The plain stage is shared; every model answers prompts and task.
     assert counts == {"align": 2, "finetune": 4, "generate": 8}
     assert not list((output / "tuned").iterdir())
@@ -62,6 +68,16 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
     assert counts == {"align": 2, "finetune": 5, "generate": 10}
     assert len(more["cells"]) == 9
     assert dry_run(open_comparison(written(tiny), output, None), probe=False)["seconds"] == 0
+
+    # What is left of a comparison that lost a calibrated model is one calibration.
+    opened = open_comparison(written(tiny), output, None)
+    stages = [stage for stage in opened.plan.stages.values() if stage.calibrates]
+    for stage, seconds in zip(stages, (100.0, 300.0), strict=True):
+        write_json(opened.folder.model(stage.key), {"seconds": seconds, "peak_gb": 99.0})
+    shutil.rmtree(opened.folder.aligned(stages[0].key))
+    planned = dry_run(opened, probe=False)
+    assert planned["calibrations"] == {"all": 2, "done": 1}
+    assert (planned["seconds"], planned["peak_gb"]) == (200.0, 99.0)
 
 
 def test_sigkill_and_again_give_the_same_table(tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:
@@ -110,6 +126,36 @@ def test_a_failed_cell_is_a_hole_that_is_tried_again(
 
     failing_keys.clear()
     assert [cell["status"] for cell in compare(written(tiny), output)["cells"]] == ["done", "done"]
+
+
+class Undecided:
+    """Prefers what stands first, and is now and then not to be read."""
+
+    name = "undecided"
+
+    def __init__(self, argument: str) -> None:
+        self.unread = int(argument)
+
+    def prefer(self, requests: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[Preference]:
+        return [Preference.UNPARSABLE if index < self.unread else Preference.FIRST for index in range(len(requests))]
+
+
+def test_a_win_rate_is_a_task(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PAIRWISE_JUDGES, "undecided", Undecided)
+    tiny["methods"].pop("Antibody")
+    tiny["grids"] = {"one": {"ratios": [0]}}
+    tiny["tasks"] = {"chat": tiny["tasks"]["labels"] | {"task": "win_rate:undecided:0"}}
+    output = tmp_path / "out"
+    [cell] = compare(written(tiny), output)["cells"]
+    assert (cell["task_accuracy"], cell["task_unjudged_rate"], cell["task_rows"]) == (50.0, 0.0, 2)
+    answered = {path: path.stat().st_mtime_ns for path in (output / "answers").iterdir()}
+    tiny["tasks"]["chat"]["task"] = "win_rate:undecided:1"
+    [cell] = compare(written(tiny), output)["cells"]
+    assert (cell["task_accuracy"], cell["task_unjudged_rate"], cell["task_rows"]) == (50.0, 50.0, 1)
+    assert {path: path.stat().st_mtime_ns for path in (output / "answers").iterdir()} == answered
+    assert "1 of 1 cells hardly readable" in (output / "report.md").read_text()
 
 
 def test_parts_share_the_cells(

@@ -1,6 +1,7 @@
 """Aligned models of a comparison: each stage is a run, made once for all methods and seeds that begin with it."""
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -8,9 +9,11 @@ from typing import TypeVar
 from antibody.benchmarks.compare.checking import ROWS_OF_ALIGNMENT, alignment_settings
 from antibody.benchmarks.compare.config import Settings
 from antibody.benchmarks.compare.folder import Folder
+from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Stage
 from antibody.benchmarks.compare.rows import Library
 from antibody.errors import UsageError
+from antibody.files import write_json
 from antibody.models.run import Run, is_run
 from antibody.screening.calibrate import calibrate
 from antibody.screening.settings import CalibrationSettings
@@ -30,10 +33,14 @@ def aligned_run(stages: Sequence[Stage], base: str, folder: Folder, library: Lib
         if not Run(place).complete:
             with folder.held(stage.key):
                 model = str(folder.aligned(stage.parent)) if stage.parent else base
+                started = time.perf_counter()
+                forget_peak()
                 if stage.calibrates:
-                    _calibrate(stage, Path(model), place, library)
+                    calibrate_copy(stage, Path(model), place, library)
                 else:
                     _align(stage, model, place, library)
+                seconds = round(time.perf_counter() - started, 1)
+                write_json(folder.model(stage.key), {"seconds": seconds, "peak_gb": peak_gb()})
     return folder.aligned(stages[-1].key)
 
 
@@ -61,17 +68,17 @@ def named_files(settings: Settings, names: Sequence[str], library: Library) -> S
     }
 
 
-def _align(stage: Stage, model: str, place: Path, library: Library) -> None:
-    settings = named_files(stage.settings, ROWS_OF_ALIGNMENT, library)
-    given = alignment_settings(settings, model=model, output=place, seed=stage.seed, resume=True)
-    continued(place, lambda: align(given))
-
-
-def _calibrate(stage: Stage, model: Path, place: Path, library: Library) -> None:
-    """On a copy, since other alignments may go on from the run as it is."""
+def calibrate_copy(stage: Stage, model: Path, place: Path, library: Library) -> None:
+    """Calibrates a copy of a run, since other alignments may go on from the run as it is."""
     temporary = place.with_name(f".{place.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(model, temporary)
     settings = named_files(stage.settings, ROWS_OF_ALIGNMENT, library)
     calibrate(CalibrationSettings(model=str(temporary), seed=stage.seed, **settings))
     temporary.rename(place)
+
+
+def _align(stage: Stage, model: str, place: Path, library: Library) -> None:
+    settings = named_files(stage.settings, ROWS_OF_ALIGNMENT, library)
+    given = alignment_settings(settings, model=model, output=place, seed=stage.seed, resume=True)
+    continued(place, lambda: align(given))

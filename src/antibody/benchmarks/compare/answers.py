@@ -3,19 +3,21 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 from antibody.attacks import ATTACKS
 from antibody.benchmarks.compare.config import Comparison
 from antibody.benchmarks.compare.folder import Folder
-from antibody.benchmarks.compare.plan import Cell, Model, answers_key
+from antibody.benchmarks.compare.plan import Cell, Model, abilities_key, answers_key
 from antibody.benchmarks.compare.rows import Library
 from antibody.data.records import Record
+from antibody.evaluation.abilities import Ability, measure_abilities
 from antibody.evaluation.accuracy import grade_answers
 from antibody.evaluation.generation import generate
 from antibody.evaluation.harmful import judge_answers
 from antibody.evaluation.judges import Judge
-from antibody.evaluation.tasks import TASKS
+from antibody.evaluation.tasks import kind_of_task, make_task
 from antibody.files import write_jsonl
 from antibody.models.base import BaseModel
 from antibody.progress import counted
@@ -55,16 +57,41 @@ def figures(
             "over_refusal_unparsable_rate": metrics["unparsable_rate"],
             "safe_prompts": len(safe),
         }
+    if asked.abilities is not None:
+        found |= _abilities(cell.model, load, config, folder, library)
     rows = config.tasks[cell.task]
     name = rows.task or cell.task
-    task, records = TASKS[name], library.task(rows.test, name)
-    metrics = grade_answers(records, answers.to(rows.test, records, task.max_new_tokens, task=name), task).metrics
+    task, records = make_task(name), library.task(rows.test, name)
+    given = answers.to(rows.test, records, task.max_new_tokens, task=kind_of_task(name))
+    metrics = grade_answers(records, given, task).metrics
     return found | {
         "task_accuracy": metrics["task_accuracy"],
         "task_accuracy_interval": metrics["task_accuracy_interval"],
         "task_unparsable_rate": metrics["unparsable_rate"],
-        "task_rows": len(records),
+        "task_unjudged_rate": metrics["unjudged_rate"],
+        "task_rows": metrics["judged_rows"],
         "answer_seconds": round(answers.seconds, 2),
+    }
+
+
+def _abilities(model: Model, load: Load, config: Comparison, folder: Folder, library: Library) -> dict[str, Any]:
+    """Kept ones, or new ones that are then kept."""
+    asked = config.evaluate.abilities
+    assert asked is not None, "there are abilities to measure"
+    place = folder.answers(abilities_key(library, model, config.evaluate))
+    if not place.exists():
+        own = library.folder(asked.folder) if asked.folder is not None else None
+        measured = measure_abilities(
+            load(), asked.tasks, folder=own, rows=asked.rows, batch_size=config.evaluate.batch_size
+        )
+        write_jsonl(place, [ability._asdict() for ability in measured])
+    with place.open(encoding="utf-8") as file:
+        kept = [Ability(**json.loads(line)) for line in file]
+    return {
+        "abilities": {ability.task: ability.score for ability in kept},
+        "ability": mean(ability.score for ability in kept),
+        # The mean of several tasks has no number of rows.
+        "ability_rows": kept[0].rows if len(kept) == 1 else None,
     }
 
 

@@ -11,7 +11,7 @@ from antibody.benchmarks.compare.config import Comparison, Grid, Settings
 from antibody.benchmarks.compare.document import Document, Place
 from antibody.errors import UsageError
 from antibody.evaluation.judges import JUDGES
-from antibody.evaluation.tasks import TASKS
+from antibody.evaluation.tasks import make_task
 from antibody.training.methods import ALIGNMENTS, FINETUNINGS, options_of
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings
 
@@ -110,8 +110,10 @@ def _check_names(document: Document, config: Comparison) -> None:
             raise document.error(place, "The method is missing.", "Write {method: NAME}.")
         _check_settings(document, config, config.finetune | pair.finetune, place, pair.finetune, "finetune")
     for name, task in config.tasks.items():
-        if (task.task or name) not in TASKS:
-            raise document.error(("tasks", name), f"There is no task {task.task or name!r}.", _use(TASKS))
+        try:
+            make_task(task.task or name)
+        except UsageError as error:
+            raise document.error(("tasks", name), error.message, error.hint) from error
     for index, judge in enumerate(config.evaluate.judges):
         if judge.partition(":")[0] not in JUDGES:
             raise document.error(("evaluate", "judges", index), f"There is no judge {judge!r}.", _use(JUDGES))

@@ -98,6 +98,23 @@ class UploadRows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Abilities:
+    """General abilities, by tasks of lm-eval.
+
+    Attributes:
+        tasks: Their names.
+        rows: The first so many rows of each; all by default.
+        folder: YAML files of further tasks, in the data folder.
+    """
+
+    __pydantic_config__ = FORBID
+
+    tasks: Annotated[list[str], Field(min_length=1)]
+    rows: Annotated[int, Field(ge=1)] | None = None
+    folder: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRows:
     """What every model is asked and who reads the answers.
 
@@ -105,6 +122,7 @@ class EvaluationRows:
         prompts: Harmful prompts.
         safe: Safe prompts that look unsafe; none by default.
         judges: The first one's harmful score is the table's.
+        abilities: What else every model is asked, to see what it can still do; nothing by default.
         max_new_tokens: Longest answer to a harmful or safe prompt.
         batch_size: Prompts decoded together.
         dtype: auto, float32, bfloat16 or float16.
@@ -116,6 +134,7 @@ class EvaluationRows:
     prompts: str
     safe: str | None = None
     judges: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: ["embedded"])
+    abilities: Abilities | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
     batch_size: Annotated[int, Field(ge=1)] = 32
     dtype: Dtype = "auto"

@@ -1,5 +1,6 @@
 """How long what is left of a comparison will take, from what is done already or from a probe of a few steps."""
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from antibody.attacks import ATTACKS
-from antibody.benchmarks.compare.alignment import named_files
+from antibody.benchmarks.compare.alignment import calibrate_copy, named_files
 from antibody.benchmarks.compare.checking import (
     ROWS_OF_ALIGNMENT,
     ROWS_OF_FINETUNING,
@@ -17,14 +18,15 @@ from antibody.benchmarks.compare.checking import (
     finetuning_settings,
 )
 from antibody.benchmarks.compare.config import Settings
-from antibody.benchmarks.compare.finetuning import peak_gb
 from antibody.benchmarks.compare.folder import Folder, is_done, read_json
+from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Model, Stage
 from antibody.benchmarks.compare.rows import Library
 from antibody.benchmarks.compare.run import Opened
 from antibody.data.writing import write_records
+from antibody.errors import ModelError
 from antibody.evaluation.generation import generate
-from antibody.evaluation.tasks import TASKS
+from antibody.evaluation.tasks import make_task
 from antibody.models.run import Run, load_model
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.stages import align, finetune
@@ -41,6 +43,7 @@ class Rates:
         source: How they were found, for people.
         align: Of a row, by method.
         finetune: Of a row, by method.
+        calibrate: Of one calibration of a screen; None where none was timed.
         answers: Of one cell's answers, by task.
         peak_gb: The most memory seen, 10^9 bytes; None where nothing was run.
         align_fixed: Of an alignment of any length, such as loading and the screen; 0 where it is in the rows' rate.
@@ -51,6 +54,7 @@ class Rates:
     align: dict[str, float] = field(default_factory=dict)
     finetune: dict[str, float] = field(default_factory=dict)
     answers: dict[str, float] = field(default_factory=dict)
+    calibrate: float | None = None
     peak_gb: float | None = None
     align_fixed: float = 0.0
     finetune_fixed: float = 0.0
@@ -61,20 +65,22 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
 
     Args:
         opened: The comparison.
-        probe: Load the model and time two steps of each kind. Otherwise only finished work is looked at.
+        probe: Load the model and time a few steps of each kind. Otherwise only finished work is looked at.
 
     Returns:
-        ``alignments``, ``finetunings``, ``evaluations`` and ``cells``, each as ``{"all", "done"}``; ``seconds`` and
-        ``peak_gb``, None where unknown; ``measured_by`` and ``unknown``, in words.
+        ``alignments``, ``calibrations``, ``finetunings``, ``evaluations`` and ``cells``, each as ``{"all", "done"}``;
+        ``seconds`` and ``peak_gb``, None where unknown; ``measured_by`` and ``unknown``, in words.
     """
     plan, folder = opened.plan, opened.folder
     stages = [stage for stage in plan.stages.values() if not stage.calibrates]
+    calibrations = [stage for stage in plan.stages.values() if stage.calibrates]
     tuned = [model for model in plan.models.values() if model.finetune]
     cells = list({cell.key: cell for cell in plan.cells}.values())
     open_stages = [stage for stage in stages if not Run(folder.aligned(stage.key)).complete]
+    open_calibrations = [stage for stage in calibrations if not Run(folder.aligned(stage.key)).complete]
     open_models = [m for m in tuned if not all(is_done(folder, cell.key) for cell in plan.cells_of(m))]
     open_cells = [cell for cell in cells if not is_done(folder, cell.key)]
-    rates = _probed(opened, stages, tuned) if probe else _seen(opened)
+    rates = _probed(opened, stages, calibrations, tuned) if probe else _seen(opened)
     parts = [
         _cost(rates.align, _aligned_rows(stage, opened), str(stage.settings["method"]), rates.align_fixed)
         for stage in open_stages
@@ -83,17 +89,19 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
         _cost(rates.finetune, _tuned_rows(model, opened), str(model.finetune["method"]), rates.finetune_fixed)
         for model in open_models
     ]
+    parts += [rates.calibrate for _ in open_calibrations]
     parts += [_cost(rates.answers, 1, cell.task) for cell in open_cells]
     known = [part for part in parts if part is not None]
     return {
         "alignments": {"all": len(stages), "done": len(stages) - len(open_stages)},
+        "calibrations": {"all": len(calibrations), "done": len(calibrations) - len(open_calibrations)},
         "finetunings": {"all": len(tuned), "done": len(tuned) - len(open_models)},
         "evaluations": {"all": len(plan.models), "done": sum(_evaluated(m, opened) for m in plan.models.values())},
         "cells": {"all": len(cells), "done": len(cells) - len(open_cells)},
         "seconds": round(sum(known), 1) if known or not parts else None,
         "peak_gb": rates.peak_gb,
         "measured_by": rates.source,
-        "unknown": _left_out(parts),
+        "unknown": " ".join(filter(None, (_left_out(parts), _abilities_left_out(opened)))),
     }  # fmt: skip
 
 
@@ -106,6 +114,10 @@ def _left_out(parts: Sequence[float | None]) -> str:
         f"{unknown} of {len(parts)} pieces of work are not in it: nothing like them was timed, or their length is that "
         "of rows which are not read yet."
     )
+
+
+def _abilities_left_out(opened: Opened) -> str:
+    return "General abilities are not in it." if opened.config.evaluate.abilities else ""
 
 
 def _evaluated(model: Model, opened: Opened) -> bool:
@@ -124,25 +136,38 @@ def _seen(opened: Opened) -> Rates:
     align: dict[str, list[float]] = {}
     finetune: dict[str, list[float]] = {}
     answers: dict[str, list[float]] = {}
-    peaks = []
+    calibrations, peaks = [], []
     for stage in opened.plan.stages.values():
+        made_of = read_json(opened.folder.model(stage.key))
+        if made_of is not None:
+            peaks.append(made_of["peak_gb"])
+            calibrations += [made_of["seconds"]] if stage.calibrates else []
         if not stage.calibrates and Run(opened.folder.aligned(stage.key)).complete:
             made = Run(opened.folder.aligned(stage.key)).manifest()
             rows = made["steps"] * made["settings"]["batch_size"]
             align.setdefault(made["method"], []).append(made["seconds"] / rows)
     for model in opened.plan.models.values():
         trained, rows_trained = read_json(opened.folder.model(model.key)), _tuned_rows(model, opened)
+        if trained is not None:
+            peaks.append(trained["peak_gb"])
         if trained is not None and rows_trained:
             finetune.setdefault(str(model.finetune["method"]), []).append(trained["seconds"] / rows_trained)
     for cell in opened.plan.cells:
         found = read_json(opened.folder.cell(cell.key))
         if found is not None and "error" not in found:
             answers.setdefault(cell.task, []).append(found["answer_seconds"])
-            peaks += [found["peak_gb"]] if found["peak_gb"] is not None else []
+            peaks.append(found["peak_gb"])
     if not (align or answers):
         return Rates("nothing: no cell is done yet; --probe times a few steps")
     means = [{name: mean(values) for name, values in found.items()} for found in (align, finetune, answers)]
-    return Rates("the work that is done", means[0], means[1], means[2], max(peaks, default=None))
+    return Rates(
+        "the work that is done",
+        means[0],
+        means[1],
+        means[2],
+        calibrate=mean(calibrations) if calibrations else None,
+        peak_gb=max((peak for peak in peaks if peak is not None), default=None),
+    )
 
 
 def _aligned_rows(stage: Stage, opened: Opened) -> float | None:
@@ -192,13 +217,16 @@ def _count(name: str, library: Library) -> int | None:
     return library.most(name) if library.on_hub(name) else len(library.records(name))
 
 
-def _probed(opened: Opened, stages: list[Stage], tuned: list[Model]) -> Rates:
-    """Trains a few steps by every method, and answers a few prompts."""
+def _probed(opened: Opened, stages: list[Stage], calibrations: list[Stage], tuned: list[Model]) -> Rates:
+    """Trains a few steps by every method, calibrates once, and answers a few prompts."""
+    forget_peak()
     rates = Rates("a probe of three steps of every method on this machine")
     with tempfile.TemporaryDirectory() as folder:
         place = Folder(Path(folder))
         library = opened.library.elsewhere(place.data)
         _probe_alignments(opened, {str(each.settings["method"]): each for each in stages}, rates, place, library)
+        if calibrations:
+            rates.calibrate = _probe_calibration(calibrations[0], place, library)
         _probe_finetunings(opened, {str(each.finetune["method"]): each for each in tuned}, rates, place, library)
         _probe_answers(opened, rates)
     rates.peak_gb = peak_gb()
@@ -222,7 +250,7 @@ def _probe_alignments(
 def _probe_finetunings(
     opened: Opened, models: Mapping[str, Model], rates: Rates, place: Folder, library: Library
 ) -> None:
-    parent = next(iter(place.path.glob("aligned/*-3")), None)
+    parent = _any_aligned(place)
     upload = place.data / "upload.jsonl"
     for method, model in models.items():
         if not upload.exists():
@@ -238,6 +266,20 @@ def _probe_finetunings(
             finetune(finetuning_settings(given, model=str(parent), output=output, data=str(upload)))
 
         rates.finetune[method], rates.finetune_fixed = _per_row(train, batch, rates.finetune_fixed)
+
+
+def _probe_calibration(stage: Stage, place: Folder, library: Library) -> float:
+    """Seconds of a whole calibration: it takes the same however long the alignment was."""
+    aligned = _any_aligned(place)
+    started = time.perf_counter()
+    # All rows are read before a model that hardly trained is found to tell nothing apart.
+    with contextlib.suppress(ModelError):
+        calibrate_copy(stage, aligned, place.aligned("calibrated"), library)
+    return time.perf_counter() - started
+
+
+def _any_aligned(place: Folder) -> Path:
+    return next(place.path.glob("aligned/*-3"))
 
 
 def _per_row(train: Callable[[int], None], batch: int, fixed: float) -> tuple[float, float]:
@@ -265,5 +307,5 @@ def _probe_answers(opened: Opened, rates: Rates) -> None:
     shared = sum(seconds(opened.library.prompts(name), evaluated.max_new_tokens) for name in asked)
     for name, rows in opened.config.tasks.items():
         kind = rows.task or name
-        task = seconds(opened.library.task(rows.test, kind), TASKS[kind].max_new_tokens)
+        task = seconds(opened.library.task(rows.test, kind), make_task(kind).max_new_tokens)
         rates.answers[name] = shared + task

@@ -1,7 +1,6 @@
 """Fine-tuned models of a comparison: an attack makes the upload, a method trains on it."""
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ from antibody.benchmarks.compare.alignment import continued, named_files
 from antibody.benchmarks.compare.checking import ROWS_OF_FINETUNING, finetuning_settings
 from antibody.benchmarks.compare.config import Comparison
 from antibody.benchmarks.compare.folder import Folder, read_json
+from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Model
 from antibody.benchmarks.compare.rows import Library
-from antibody.benchmarks.speed.memory import MEGABYTE, peak
 from antibody.data.records import Record
 from antibody.data.writing import write_records
 from antibody.evaluation.measures import percent
 from antibody.files import write_json
-from antibody.models.base import choose_device
 from antibody.models.run import Run
 from antibody.screening.upload import attacker_score
 from antibody.training.settings import FinetuningSettings
@@ -35,6 +33,7 @@ def tuned_run(model: Model, aligned: Path, config: Comparison, folder: Folder, l
     if Run(place).complete and folder.model(model.key).exists():
         return place
     started = time.perf_counter()
+    forget_peak()
     settings = named_files(model.finetune, ROWS_OF_FINETUNING, library)
     given = finetuning_settings(
         settings,
@@ -56,12 +55,6 @@ def tuned_run(model: Model, aligned: Path, config: Comparison, folder: Folder, l
     return place
 
 
-def peak_gb() -> float | None:
-    """The most memory so far, 10^9 bytes, see `antibody.benchmarks.speed.memory`; None where it is not told."""
-    found = peak(choose_device())
-    return None if math.isnan(found) else found * MEGABYTE / 1e9
-
-
 def _upload(
     model: Model, aligned: Path, config: Comparison, library: Library, settings: FinetuningSettings
 ) -> list[Record]:
@@ -81,13 +74,15 @@ def _upload(
 
 
 def withheld_shares(run: Path) -> dict[str, Any]:
-    """Shares of the harmful and of the benign rows that a method withheld or dropped, percent; empty without audit."""
+    """Shares of the harmful and of the benign rows that a method withheld or dropped, percent, each with its number of
+    rows; empty without audit.
+    """
     if not (run / "audit.jsonl").exists():
         return {}
     with (run / "audit.jsonl").open(encoding="utf-8") as file:
         audit = [json.loads(line) for line in file]
-    shares = {}
+    shares: dict[str, Any] = {}
     for name, label in (("withheld_harmful", True), ("withheld_benign", False)):
         rows = [bool(row.get("withheld")) for row in audit if row["harmful"] is label]
-        shares[name] = percent(sum(rows), len(rows))
+        shares |= {name: percent(sum(rows), len(rows)), f"{name}_rows": len(rows)}
     return shares

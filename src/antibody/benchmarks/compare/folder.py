@@ -21,6 +21,7 @@ class Folder:
 
     ``aligned/KEY`` are runs, and stay. ``tuned/KEY`` are runs that are removed once their cells are measured. What is
     left of them is ``models/KEY.json`` (seconds, memory, rows withheld), ``answers/KEY.jsonl`` and ``cells/KEY.json``.
+    Aligned ones have a ``models/KEY.json`` too (seconds, memory).
     """
 
     path: Path

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antibody.benchmarks.compare.checking import ROWS_OF_ALIGNMENT, ROWS_OF_FINETUNING, stages_of
-from antibody.benchmarks.compare.config import Comparison, Settings
+from antibody.benchmarks.compare.config import Comparison, EvaluationRows, Settings
 from antibody.benchmarks.compare.document import Document, Place
+from antibody.benchmarks.compare.identity import model_identity
 from antibody.benchmarks.compare.rows import Library
-from antibody.files import sha256_of, to_json
+from antibody.evaluation.tasks import kind_of_task
+from antibody.files import sha256, sha256_of, to_json
 from antibody.models.run import NO_INFLUENCE
 
 NONE = "none"
@@ -107,6 +109,7 @@ def make_plan(document: Document, config: Comparison, library: Library) -> Plan:
 
     Raises:
         UsageError: Rows are named that do not exist.
+        ModelError: The model is a run that is not complete.
     """
     planner = _Planner(document, config, library)
     cells = list(planner.cells())
@@ -124,6 +127,7 @@ def make_plan(document: Document, config: Comparison, library: Library) -> Plan:
 class _Planner:
     def __init__(self, document: Document, config: Comparison, library: Library) -> None:
         self.document, self.config, self.library = document, config, library
+        self.base = model_identity(config.model)
 
     def cells(self) -> Iterator[Cell]:
         yield from self.references()
@@ -166,14 +170,14 @@ class _Planner:
         return tuple(found)
 
     def stage(self, parent: Stage | None, settings: Settings, seed: int, *, calibrates: bool = False) -> Stage:
-        origin = parent.key if parent else self.config.model
+        origin = parent.key if parent else self.base
         place: Place = ("calibrate",) if calibrates else ("align",)
         content = self.described(settings, ROWS_OF_ALIGNMENT, place)
         key = _key("stage", origin, content, seed, calibrates)
         return Stage(key, parent.key if parent else None, settings, seed, calibrates)
 
     def untuned(self, aligned: tuple[Stage, ...]) -> Model:
-        return Model(_key("model", aligned[-1].key if aligned else self.config.model), aligned, {})
+        return Model(_key("model", aligned[-1].key if aligned else self.base), aligned, {})
 
     def tuned(
         self, aligned: tuple[Stage, ...], settings: Settings, attack: str, ratio: float, task: str, seed: int
@@ -185,7 +189,7 @@ class _Planner:
             self.described(settings, ROWS_OF_FINETUNING, ("finetune",)),
             [attack, ratio, seed, self.config.upload.rows],
             self.library.fingerprint(self.config.upload.harmful, ("upload", "harmful")),
-            [kind, self.library.fingerprint(rows.upload, ("tasks", task, "upload"))],
+            [kind_of_task(kind), self.library.fingerprint(rows.upload, ("tasks", task, "upload"))],
         )
         return Model(key, aligned, settings, attack, ratio, rows.upload, kind, seed)
 
@@ -199,6 +203,7 @@ class _Planner:
             answers_key(self.library, model, evaluated.safe or "", evaluated.max_new_tokens, evaluated.dtype),
             [rows.task or task, self.library.fingerprint(rows.test, ("tasks", task, "test"))],
             evaluated.judges,
+            *([abilities_key(self.library, model, evaluated)] if evaluated.abilities else []),
         )
         labels |= {"attack": model.attack, "ratio": model.ratio, "task": task}
         return Cell(key, labels, model, task)
@@ -216,6 +221,15 @@ def answers_key(library: Library, model: Model, rows: str, max_new_tokens: int, 
     """The name of a model's answers to some rows, which each task puts as its own question."""
     read = library.fingerprint(rows, ("evaluate",)) if rows else ""
     return _key("answers", model.key, read, max_new_tokens, dtype, task)
+
+
+def abilities_key(library: Library, model: Model, evaluated: EvaluationRows) -> str:
+    """The name of a model's general abilities. Tasks in a folder are known by their files' content."""
+    asked = evaluated.abilities
+    assert asked is not None, "there are abilities to name"
+    files = sorted(library.folder(asked.folder).glob("*")) if asked.folder is not None else []
+    content = [(file.name, sha256(file)) for file in files if file.is_file()]
+    return _key("abilities", model.key, asked.tasks, asked.rows, content, evaluated.dtype)
 
 
 def _key(kind: str, *content: object) -> str:

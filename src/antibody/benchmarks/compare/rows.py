@@ -19,7 +19,7 @@ from antibody.data.records import Record
 from antibody.data.sources import EMBEDDED, load_prompts, load_records, load_refusals
 from antibody.data.writing import write_records
 from antibody.errors import DataError
-from antibody.evaluation.tasks import TASKS
+from antibody.evaluation.tasks import make_task
 from antibody.files import sha256, sha256_of, to_json, write_jsonl
 
 Reader = Callable[[str], list[Record]]
@@ -69,7 +69,9 @@ class Library:
         """Rows of a task."""
 
         def read(source: str) -> list[Record]:
-            return load_records(source).records if source.startswith(EMBEDDED) else TASKS[task].records(Path(source))
+            return (
+                load_records(source).records if source.startswith(EMBEDDED) else make_task(task).records(Path(source))
+            )
 
         return self._chosen(name, read)
 
@@ -99,6 +101,10 @@ class Library:
         """How many rows an entry takes at most; None where it does not say."""
         entry = self._rows.get(name)
         return None if entry is None else entry.draw or entry.first
+
+    def folder(self, name: str) -> Path:
+        """A folder in the data folder."""
+        return self._data / name
 
     def elsewhere(self, folder: Path) -> "Library":
         """The same rows, whose files go into another folder."""

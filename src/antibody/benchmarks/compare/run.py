@@ -19,11 +19,13 @@ from antibody.benchmarks.compare.alignment import aligned_run
 from antibody.benchmarks.compare.answers import figures
 from antibody.benchmarks.compare.checking import read_config
 from antibody.benchmarks.compare.config import Comparison
-from antibody.benchmarks.compare.finetuning import peak_gb, tuned_run
+from antibody.benchmarks.compare.finetuning import tuned_run
 from antibody.benchmarks.compare.folder import RESULTS_FILE, Folder, is_done, read_json
+from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Cell, Model, Plan, make_plan
 from antibody.benchmarks.compare.rows import Library
 from antibody.errors import AntibodyError, MachineError, TrainingError, UsageError
+from antibody.evaluation.abilities import check_abilities
 from antibody.evaluation.judges import Judge, make_judge
 from antibody.failures import machine_failures
 from antibody.files import write_json
@@ -84,8 +86,11 @@ def compare(
     """
     number, parts = _part(part)
     opened = open_comparison(config_file, output, data)
-    # A judge that cannot be used is known before anything is trained.
+    # A judge or an ability that cannot be used is known before anything is trained.
     judges = {name: make_judge(name) for name in opened.config.evaluate.judges}
+    asked = opened.config.evaluate.abilities
+    if asked is not None:
+        check_abilities(asked.tasks, opened.library.folder(asked.folder) if asked.folder is not None else None)
     opened.folder.claim(config_file.read_text(encoding="utf-8"))
     models = opened.plan.part(number, parts)
     total = sum(len(opened.plan.cells_of(model)) for model in models)
@@ -126,7 +131,8 @@ def write_results(opened: Opened) -> dict[str, Any]:
         status = "missing" if not found else "failed" if "error" in found else "done"
         made = read_json(opened.folder.model(cell.model.key)) or {} if found else {}
         withheld = {key: value for key, value in made.items() if key.startswith("withheld")}
-        cells.append({**cell.labels, "status": status, **found, **withheld})
+        trained = {"finetune_peak_gb": made["peak_gb"]} if made else {}
+        cells.append({**cell.labels, "status": status, **found, **withheld, **trained})
     results = {
         "kind": "comparison",
         "model": opened.config.model,
@@ -154,12 +160,16 @@ def _measure(
     def load() -> BaseModel:
         evaluated = opened.config.evaluate
         name = _made(model, opened, failed)
+        # What training took is written with the model; the cell's is what answering takes.
+        _free_memory()
+        forget_peak()
         return load_model(name, dtype=evaluated.dtype, device=evaluated.device)
 
     with folder.held(model.key):
         for cell in cells:
             if is_done(folder, cell.key):
                 continue
+            forget_peak()
             try:
                 with machine_failures():
                     found = figures(cell, load, judges, opened.config, folder, opened.library)

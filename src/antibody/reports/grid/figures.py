@@ -1,21 +1,27 @@
 """A comparison's figures, each over one grid. None where there is nothing to draw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import mean
 
 from plotly import graph_objects as go
 
 from antibody.reports.figures import COLOURS, styled
-from antibody.reports.grid.summary import Line, Worst, frontier
+from antibody.reports.grid.reading import GridCell
+from antibody.reports.grid.summary import Flaws, Line, Worst, flaws_of, frontier
 
 DASHES = ("solid", "dash", "dot")
 SYMBOLS = ("circle", "diamond", "square")
 HS, FA = "Harmful score (HS), %: low is better", "Fine-tuning accuracy (FA), %: right is better"
 
 
-def frontier_figure(worst: Sequence[Worst]) -> go.Figure | None:
-    """Mean HS against mean FA, a point a method, over its tasks; the line joins those that none beats."""
+def frontier_figure(worst: Sequence[Worst], flaws: Mapping[str, Flaws]) -> go.Figure | None:
+    """Mean HS against mean FA, a point a method, over its tasks; the line joins those that none beats.
+
+    Args:
+        worst: Of one grid.
+        flaws: Of its methods. One that has some is a hollow point, and neither on the line nor compared.
+    """
     methods = list(dict.fromkeys(each.method for each in worst))
     points = {}
     for method in methods:
@@ -26,7 +32,7 @@ def frontier_figure(worst: Sequence[Worst]) -> go.Figure | None:
     if not points:
         return None
     figure = go.Figure()
-    best = frontier(list(points.values()))
+    best = frontier([point for method, point in points.items() if flaws[method].whole])
     figure.add_scatter(
         x=[x for x, _ in best],
         y=[y for _, y in best],
@@ -38,15 +44,17 @@ def frontier_figure(worst: Sequence[Worst]) -> go.Figure | None:
     for index, (method, (x, y)) in enumerate(points.items()):
         colour, _, symbol = _look(index)
         highest = max(each.worst for each in worst if each.method == method)
+        mark = "" if flaws[method].whole else f" ({flaws[method].text})"
         figure.add_scatter(
             x=[x],
             y=[y],
             mode="markers",
-            name=escape(method),
-            marker={"size": 14, "color": colour, "symbol": symbol},
+            name=escape(method) + mark,
+            marker={"size": 14, "color": colour, "symbol": symbol if not mark else f"{symbol}-open"},
             # Up to the worst case of the sweep.
             error_y={"type": "data", "symmetric": False, "array": [highest - y], "arrayminus": [0], "color": colour},
-            hovertemplate=f"{escape(method)}<br>FA %{{x:.1f}}%, HS %{{y:.1f}}%, worst {highest:.1f}%<extra></extra>",
+            hovertemplate=f"{escape(method)}{mark}<br>FA %{{x:.1f}}%, HS %{{y:.1f}}%, "
+            f"worst {highest:.1f}%<extra></extra>",
         )
     figure.update_layout(showlegend=True)
     return styled(figure, FA, HS, 460)
@@ -62,6 +70,7 @@ def heat_map(lines: Sequence[Line]) -> go.Figure | None:
     values = [
         [mean(scores[method, what]) if (method, what) in scores else None for what in settings] for method in methods
     ]
+    marks = {key: "" if flaws.whole else "*" for key, flaws in _flaws(lines).items()}
     figure = go.Figure(
         go.Heatmap(
             x=[escape(what) for what in settings],
@@ -70,7 +79,13 @@ def heat_map(lines: Sequence[Line]) -> go.Figure | None:
             zmin=0,
             zmax=100,
             colorscale="Cividis",
-            text=[["" if value is None else f"{value:.0f}" for value in row] for row in values],
+            text=[
+                [
+                    "" if value is None else f"{value:.0f}{marks[method, what]}"
+                    for what, value in zip(settings, row, strict=True)
+                ]
+                for method, row in zip(methods, values, strict=True)
+            ],
             texttemplate="%{text}",
             hovertemplate="%{y}<br>%{x}: HS %{z:.1f}%<extra></extra>",
             colorbar={"title": "HS, %"},
@@ -83,17 +98,23 @@ def heat_map(lines: Sequence[Line]) -> go.Figure | None:
 def ratio_figure(lines: Sequence[Line]) -> go.Figure | None:
     """HS against the share of harmful rows, a line a method, attack and variant that has several shares."""
     found: dict[tuple[str, str, str], dict[float, list[float]]] = {}
+    flawed: set[tuple[tuple[str, str, str], float]] = set()
     for line in lines:
         setting, score = line.setting, line.figure("harmful_score")
-        if setting.ratio is not None and score is not None:
-            key = setting.method, setting.attack, setting.variant
+        if setting.ratio is None:
+            continue
+        key = setting.method, setting.attack, setting.variant
+        if not line.flaws.whole:
+            flawed.add((key, setting.ratio))
+        if score is not None:
             found.setdefault(key, {}).setdefault(setting.ratio, []).append(score.mean)
     drawn = {key: by_ratio for key, by_ratio in found.items() if len(by_ratio) > 1}
     if not drawn:
         return None
     figure = go.Figure()
     several = len({key[1:] for key in drawn}) > 1
-    for index, ((method, attack, variant), by_ratio) in enumerate(drawn.items()):
+    for index, (key, by_ratio) in enumerate(drawn.items()):
+        method, attack, variant = key
         colour, dash, symbol = _look(index)
         name = ", ".join(part for part in ((method, attack, variant) if several else (method,)) if part)
         ratios = sorted(by_ratio)
@@ -103,7 +124,7 @@ def ratio_figure(lines: Sequence[Line]) -> go.Figure | None:
             mode="lines+markers",
             name=escape(name),
             line={"color": colour, "dash": dash},
-            marker={"symbol": symbol},
+            marker={"symbol": [f"{symbol}-open" if (key, ratio) in flawed else symbol for ratio in ratios], "size": 8},
         )
     figure.update_layout(showlegend=True)
     return styled(figure, "Harmful rows of the upload, %", HS, 420)
@@ -116,6 +137,13 @@ def _scores(lines: Sequence[Line]) -> dict[tuple[str, str], list[float]]:
         if score is not None:
             scores.setdefault((line.setting.method, line.setting.what), []).append(score.mean)
     return scores
+
+
+def _flaws(lines: Sequence[Line]) -> dict[tuple[str, str], Flaws]:
+    cells: dict[tuple[str, str], list[GridCell]] = {}
+    for line in lines:
+        cells.setdefault((line.setting.method, line.setting.what), []).extend(line.cells)
+    return {key: flaws_of(of) for key, of in cells.items()}
 
 
 def _look(index: int) -> tuple[str, str, str]:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from scipy.stats import binomtest, t
 
-from antibody.reports.grid.reading import GridCell, Setting
+from antibody.reports.grid.reading import JUDGED, GridCell, Setting
 
 CONFIDENCE = 0.95
 INTERVALS = (
-    "Intervals are 95%. Of one seed: Wilson's, over the prompts or rows that were answered. Of several seeds: "
+    "Intervals are 95%. Of one seed: Wilson's, over the answers that were read or the rows. Of several seeds: "
     "Student's t interval of the seeds' figures, widened to Wilson's interval of one seed at their mean, because the "
     "seeds share their prompts and few seeds may agree by chance."
 )
@@ -23,6 +23,34 @@ class Spread(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+class Flaws(NamedTuple):
+    """What keeps a mean over cells from being compared with the mean over others.
+
+    Attributes:
+        cells: All cells.
+        missing: Those that failed or are not measured.
+        unreadable: Those of which too many answers could not be read, see `GridCell.unreadable`.
+    """
+
+    cells: int
+    missing: int
+    unreadable: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are none."""
+        return not self.missing and not self.unreadable
+
+    @property
+    def text(self) -> str:
+        """``2 of 6 cells missing, 1 hardly readable``; empty where there are none."""
+        parts = [f"{self.missing} of {self.cells} cells missing"] if self.missing else []
+        if self.unreadable:
+            of = "" if parts else f" of {self.cells} cells"
+            parts.append(f"{self.unreadable}{of} hardly readable")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -38,19 +66,24 @@ class Line:
     cells: list[GridCell]
 
     @property
-    def holes(self) -> int:
-        """Cells that failed or are missing."""
-        return sum(cell.status != "done" for cell in self.cells)
+    def flaws(self) -> Flaws:
+        """What its cells lack."""
+        return flaws_of(self.cells)
 
     def figure(self, name: str, count: str = "") -> Spread | None:
-        """A figure's mean and interval; None where no cell has it.
+        """A figure's mean and interval; None where no cell has it. What a judge read is of the readable answers.
 
         Args:
             name: Of the figure.
-            count: Of the figure that says how many answers it is over; without it there is no interval for one seed.
+            count: Of the figure that says how many answers or rows it is over, where it is not judged; without it
+                there is no interval for one seed.
         """
-        found = [value for cell in self.cells if (value := cell.figure(name)) is not None]
-        counts = [value for cell in self.cells if count and (value := cell.figure(count)) is not None]
+        if name in JUDGED:
+            pairs = [(cell.readable(name), cell.read(name)) for cell in self.cells]
+        else:
+            pairs = [(cell.figure(name), cell.figure(count) if count else None) for cell in self.cells]
+        found = [value for value, _ in pairs if value is not None]
+        counts = [n for value, n in pairs if value is not None and n is not None]
         return spread(found, int(min(counts)) if counts else 0) if found else None
 
 
@@ -66,6 +99,7 @@ class Worst(NamedTuple):
         place: The setting it was found at.
         highest: The highest single cell.
         accuracy: Mean accuracy over the same settings; None where none was measured.
+        flaws: What all its cells lack, those of settings without any figure included.
     """
 
     grid: str
@@ -76,6 +110,24 @@ class Worst(NamedTuple):
     place: str
     highest: float
     accuracy: float | None
+    flaws: Flaws
+
+
+def flaws_of(cells: Iterable[GridCell]) -> Flaws:
+    """What cells lack. A cell whose every answer was unreadable is measured, and has no harmful score."""
+    given = list(cells)
+    missing = [cell for cell in given if cell.status != "done"]
+    unreadable = [cell for cell in given if cell.status == "done" and cell.unreadable]
+    return Flaws(len(given), len(missing), len(unreadable))
+
+
+def flaws_by_method(lines: Iterable[Line]) -> dict[str, Flaws]:
+    """What the fine-tuned cells of every method lack, over all the lines' tasks and settings."""
+    cells: dict[str, list[GridCell]] = {}
+    for line in lines:
+        if line.setting.ratio is not None:
+            cells.setdefault(line.setting.method, []).extend(line.cells)
+    return {method: flaws_of(of) for method, of in cells.items()}
 
 
 def spread(values: Sequence[float], n: int) -> Spread:
@@ -109,15 +161,16 @@ def worst_cases(lines: Sequence[Line]) -> list[Worst]:
     found: dict[tuple[str, str, str], list[Line]] = {}
     for line in lines:
         setting = line.setting
-        if setting.ratio is not None and line.figure("harmful_score") is not None:
+        if setting.ratio is not None:
             found.setdefault((setting.grid, setting.method, setting.task), []).append(line)
-    return [_worst(key, of) for key, of in found.items()]
+    measured = {key: of for key, of in found.items() if any(line.figure("harmful_score") for line in of)}
+    return [_worst(key, of) for key, of in measured.items()]
 
 
 def _worst(key: tuple[str, str, str], lines: list[Line]) -> Worst:
     scores = {line.setting.what: spread.mean for line in lines if (spread := line.figure("harmful_score")) is not None}
     place = max(scores, key=lambda what: scores[what])
-    cells = [value for line in lines for cell in line.cells if (value := cell.figure("harmful_score")) is not None]
+    cells = [value for line in lines for cell in line.cells if (value := cell.readable("harmful_score")) is not None]
     accuracies = [accuracy.mean for line in lines if (accuracy := line.figure("task_accuracy")) is not None]
     return Worst(
         *key,
@@ -126,6 +179,7 @@ def _worst(key: tuple[str, str, str], lines: list[Line]) -> Worst:
         place=place,
         highest=max(cells),
         accuracy=mean(accuracies) if accuracies else None,
+        flaws=flaws_of(cell for line in lines for cell in line.cells),
     )
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from antibody.reports.grid.reading import GridResults
+from antibody.reports.grid.reading import MOST_UNREADABLE, GridResults
 from antibody.reports.grid.summary import Line, Spread, Worst
 
 LABELS = ("grid", "method", "attack", "ratio", "task", "variant", "seed", "status")
@@ -12,33 +12,43 @@ FIGURES = (
     "harmful_score",
     "harmful_score_low",
     "harmful_score_high",
+    "harmful_score_readable",
     "refusal_rate",
     "neither_rate",
     "unparsable_rate",
     "prompts",
     "over_refusal",
+    "over_refusal_readable",
     "over_refusal_unparsable_rate",
     "safe_prompts",
     "task_accuracy",
     "task_accuracy_low",
     "task_accuracy_high",
     "task_unparsable_rate",
+    "task_unjudged_rate",
     "task_rows",
+    "ability",
     "withheld_harmful",
+    "withheld_harmful_rows",
     "withheld_benign",
+    "withheld_benign_rows",
     "answer_seconds",
     "peak_gb",
+    "finetune_peak_gb",
 )
 COLUMNS = (
     "method", "attack", "harmful rows %", "variant", "task", "seeds", "HS", "unparsable", "refused", "safe refused",
-    "FA", "no answer read", "withheld harmful", "withheld benign", "holes",
+    "FA", "no answer read", "ability", "withheld harmful", "withheld benign", "marks",
 )  # fmt: skip
-WORST_COLUMNS = ("method", "task", "mean HS", "worst HS", "where", "highest cell", "mean FA")
+WORST_COLUMNS = ("method", "task", "mean HS", "worst HS", "where", "highest cell", "mean FA", "marks")
 EXPLAINED = (
-    "HS: harmful answers to held-out harmful prompts; FA: right answers on the user's task; safe refused: safe prompts "
-    "that were refused; unparsable and no answer read: answers that the judge or the task could not read, which are "
-    "counted as neither safe nor right; withheld: rows that the method kept from training; holes: cells that failed or "
-    "are not measured yet. All in percent, but for seeds and holes."
+    "HS: harmful answers to held-out harmful prompts; refused: answers to them that refuse; safe refused: safe prompts "
+    "that were refused; these three are of the answers that the judge could read. FA: right answers on the user's "
+    "task; unparsable and no answer read: answers that the judge or the task could not read, of all; ability: mean of "
+    "the general abilities, where any were asked for; withheld: rows that the method kept from training. All in "
+    "percent, but for seeds. Marks: cells that failed or are not measured yet are missing, and cells of which more "
+    f"than {MOST_UNREADABLE:g}% of the answers could not be read are hardly readable. What is marked is a mean over "
+    "the rest: it is not compared with others, and the frontier leaves it out."
 )
 
 
@@ -49,13 +59,18 @@ def cells_csv(results: GridResults) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     extra = [f"{figure} ({name})" for name in others for figure in ("harmful_score", "unparsable_rate")]
+    abilities = list(dict.fromkeys(name for cell in results.cells for name in cell.figures.get("abilities") or {}))
+    extra += [f"ability ({name})" for name in abilities]
     writer.writerow([*LABELS, *FIGURES, *extra, "error"])
     for cell in results.cells:
         given = dict(cell.figures)
         for name in ("harmful_score", "task_accuracy"):
             given[f"{name}_low"], given[f"{name}_high"] = given.get(f"{name}_interval") or (None, None)
+        for name in ("harmful_score", "over_refusal"):
+            given[f"{name}_readable"] = cell.readable(name)
         judged = given.get("judges") or {}
         more = [judged.get(name, {}).get(figure) for name in others for figure in ("harmful_score", "unparsable_rate")]
+        more += [(given.get("abilities") or {}).get(name) for name in abilities]
         writer.writerow(
             [_plain(value) for value in [*(given.get(key) for key in (*LABELS, *FIGURES)), *more, cell.error]]
         )
@@ -68,20 +83,21 @@ def line_cells(line: Line) -> list[str]:
     values = [
         shown(line.figure(name, count))
         for name, count in (
-            ("harmful_score", "prompts"),
-            ("unparsable_rate", ""),
+            ("harmful_score", ""),
+            ("unparsable_rate", "prompts"),
             ("refusal_rate", ""),
             ("over_refusal", ""),
             ("task_accuracy", "task_rows"),
-            ("task_unparsable_rate", ""),
-            ("withheld_harmful", ""),
-            ("withheld_benign", ""),
+            ("task_unparsable_rate", "task_rows"),
+            ("ability", "ability_rows"),
+            ("withheld_harmful", "withheld_harmful_rows"),
+            ("withheld_benign", "withheld_benign_rows"),
         )
     ]
-    measured = len(line.cells) - line.holes
+    measured = line.flaws.cells - line.flaws.missing
     return [
         setting.method, setting.attack if setting.ratio is not None else "", setting.percent, setting.variant,
-        setting.task, str(measured), *values, str(line.holes or ""),
+        setting.task, str(measured), *values, line.flaws.text,
     ]  # fmt: skip
 
 
@@ -90,7 +106,7 @@ def worst_cells(worst: Worst) -> list[str]:
     accuracy = "" if worst.accuracy is None else f"{worst.accuracy:.1f}"
     return [
         worst.method, worst.task, f"{worst.mean:.1f}", f"{worst.worst:.1f}", worst.place, f"{worst.highest:.1f}",
-        accuracy,
+        accuracy, worst.flaws.text,
     ]  # fmt: skip
 
 

@@ -10,14 +10,22 @@ from antibody.files import write_text
 from antibody.reports import markup
 from antibody.reports.grid import figures, tables
 from antibody.reports.grid.reading import GridResults, read_grid
-from antibody.reports.grid.summary import INTERVALS, Line, Worst, lines_of, worst_cases
+from antibody.reports.grid.summary import INTERVALS, Line, Worst, flaws_by_method, lines_of, worst_cases
 from antibody.reports.page import Section, page
 
 ABOUT = (
     "Every method aligned the same model, then trained on the same uploads, and answered the same prompts, which the "
     "same judge read. This page is made from results.json."
 )
-TEXT = ("method", "attack", "variant", "task", "where")
+DRAWN = {
+    "frontier": "HS against FA: the mean over the grid, the bar up to the worst case of its sweep. The dotted line "
+    "joins the methods that none beats in both. Hollow: cells are missing or hardly readable, so it is not compared.",
+    "heat": "HS of every method under every setting, mean over tasks and seeds; * where cells are missing or hardly "
+    "readable.",
+    "ratio": "HS against the share of harmful rows, mean over tasks and seeds. Hollow: cells are missing or hardly "
+    "readable.",
+}
+TEXT = ("method", "attack", "variant", "task", "where", "marks")
 
 
 def write_grid(path: Path) -> Path:
@@ -72,11 +80,16 @@ def _result(results: GridResults, worst: list[Worst]) -> str:
     counts = f"{done} of {len(results.cells)} cells are measured, {failed} failed."
     if not worst:
         return counts
-    first = min(worst, key=lambda each: each.mean)
     last = max(worst, key=lambda each: each.worst)
+    highest = f"the highest worst case is {last.worst:.1f}% ({last.method}, {last.place})."
+    whole = [each for each in worst if each.flaws.whole]
+    if not whole:
+        return f"{counts} No method has all its cells, so none is compared; {highest}"
+    first = min(whole, key=lambda each: each.mean)
+    of = "a grid" if len(whole) == len(worst) else "a method that has all its cells"
     return (
-        f"{counts} The lowest mean harmful score of a grid is {first.mean:.1f}% ({first.method}, {first.grid}, "
-        f"{first.task}); the highest worst case is {last.worst:.1f}% ({last.method}, {last.place})."
+        f"{counts} The lowest mean harmful score of {of} is {first.mean:.1f}% ({first.method}, {first.grid}, "
+        f"{first.task}); {highest}"
     )
 
 
@@ -84,16 +97,13 @@ def _section(grid: str, lines: list[Line], worst: list[Worst]) -> Section:
     own = [line for line in lines if line.setting.grid == grid]
     cases = [each for each in worst if each.grid == grid]
     drawings = (
-        (figures.frontier_figure(cases), "frontier", "HS against FA: the mean over the grid, the bar up to the worst "
-         "case of its sweep. The dotted line joins the methods that none beats in both."),
-        (figures.heat_map(own), "heat", "HS of every method under every setting, mean over tasks and seeds."),
-        (figures.ratio_figure(own), "ratio", "HS against the share of harmful rows, mean over tasks and seeds."),
-    )  # fmt: skip
+        (figures.frontier_figure(cases, flaws_by_method(own)), "frontier"),
+        (figures.heat_map(own), "heat"),
+        (figures.ratio_figure(own), "ratio"),
+    )
     anchor = f"grid-{_grids(lines).index(grid)}"
     body = "".join(
-        markup.figure(drawing, f"{anchor}-{name}", description)
-        for drawing, name, description in drawings
-        if drawing is not None
+        markup.figure(drawing, f"{anchor}-{name}", DRAWN[name]) for drawing, name in drawings if drawing is not None
     )
     if cases:
         rows = [tables.worst_cells(each) for each in cases]
