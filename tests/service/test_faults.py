@@ -27,15 +27,15 @@ HYPERPARAMETERS: Any = {"n_epochs": 8, "batch_size": 2}
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres | None]:
+def database() -> Iterator[Postgres | None]:
     """One that may be killed."""
     if POSTGRES is None:
         yield None
         return
-    running = Postgres(tmp_path_factory.mktemp("killed"))
+    running = Postgres()
     running.start()
     yield running
-    running.stop(signal.SIGQUIT)
+    running.remove()
 
 
 @pytest.fixture
