@@ -227,10 +227,19 @@ def test_what_the_machine_refuses_is_said_in_the_wires_format(
     with monkeypatch.context() as patched:
         patched.setattr("antibody.service.storage.blobs.os.fsync", full)
         answer = client.post("/v1/files", files={"file": ("a.jsonl", rows(3))}, data={"purpose": "fine-tune"})
-    error(answer, 503, "unavailable")
+    error(answer, 507, "disk_full")
     assert list(api.store.blobs.spool.iterdir()) == []
     assert api.store.blobs.names() == []
     assert client.get("/v1/files").json()["data"] == []
+    with monkeypatch.context() as patched:
+        # A form that is not small is written to a disk, too.
+        patched.setattr("starlette.formparsers.SpooledTemporaryFile.write", full)
+        answer = client.post("/v1/files", files={"file": ("a.jsonl", rows(3))}, data={"purpose": "fine-tune"})
+    error(answer, 507, "disk_full")
+    with monkeypatch.context() as patched:
+        patched.setattr("antibody.service.storage.blobs.os.fsync", Mock(side_effect=OSError(errno.EIO, "broken")))
+        answer = client.post("/v1/files", files={"file": ("a.jsonl", rows(3))}, data={"purpose": "fine-tune"})
+    error(answer, 503, "unavailable")
     gone = Mock(side_effect=OperationalError("SELECT secret", {}, Exception("gone")))
     with monkeypatch.context() as patched:
         patched.setattr("antibody.service.api.files.page", gone)
