@@ -240,12 +240,13 @@ def test_what_the_machine_refuses_is_said_in_the_wires_format(
         patched.setattr("antibody.service.storage.blobs.os.fsync", Mock(side_effect=OSError(errno.EIO, "broken")))
         answer = client.post("/v1/files", files={"file": ("a.jsonl", rows(3))}, data={"purpose": "fine-tune"})
     error(answer, 503, "unavailable")
+    other = api.client("two")
     gone = Mock(side_effect=OperationalError("SELECT secret", {}, Exception("gone")))
     with monkeypatch.context() as patched:
         patched.setattr("antibody.service.api.files.page", gone)
         error(client.get("/v1/files"), 503, "unavailable")
-        patched.setattr("antibody.service.api.gate.caller_of", gone)
-        error(client.get("/v1/models"), 503, "unavailable")
+        patched.setattr("antibody.service.storage.keys.select", gone)
+        error(other.get("/v1/models"), 503, "unavailable")
     with monkeypatch.context() as patched:
         patched.setattr("antibody.service.api.files.page", Mock(side_effect=KeyError("secret")))
         error(client.get("/v1/files"), 500, "internal_error")
