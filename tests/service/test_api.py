@@ -2,7 +2,9 @@
 
 import errno
 import io
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import Mock
 
@@ -177,6 +179,34 @@ def test_quotas(make_api: Callable[..., Api]) -> None:
     error(full, 429, "exceeded_quota")
     announced = {"bytes": 20_000, "filename": "a.jsonl", "mime_type": "text/jsonl", "purpose": "fine-tune"}
     error(client.post("/v1/uploads", json=announced), 429, "exceeded_quota")
+
+
+def test_a_quota_is_not_passed_by_many_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are stored before any is entered."""
+    limits = Limits(stored_megabytes=2.5 * len(rows(10)) / 2**20, active_jobs=1)
+    monkeypatch.setattr(api.app.state.service, "policy", api.policy.model_copy(update={"limits": limits}))
+    client, barrier = api.client("one"), threading.Barrier(5)
+    store = api.store.blobs.store
+
+    def together(*arguments: Any, **options: Any) -> Any:
+        stored = store(*arguments, **options)
+        barrier.wait(30)
+        return stored
+
+    def send(_: int) -> int:
+        file = {"file": ("a.jsonl", rows(10))}
+        return client.post("/v1/files", files=file, data={"purpose": "fine-tune"}).status_code
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(5) as threads:
+        patched.setattr(api.store.blobs, "store", together)
+        assert sorted(threads.map(send, range(5))) == [200, 200, 429, 429, 429]
+    file = client.get("/v1/files").json()["data"][0]["id"]
+
+    def create(_: int) -> int:
+        return client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file}).status_code
+
+    with ThreadPoolExecutor(5) as threads:
+        assert sorted(threads.map(create, range(5))) == [200, 429, 429, 429, 429]
 
 
 def test_sizes_are_refused_before_they_are_read(make_api: Callable[..., Api]) -> None:

@@ -245,6 +245,24 @@ def test_what_expired_is_removed_and_no_longer_counted(store: Store) -> None:
     assert store.blobs.names() == [kept.sha256]
 
 
+def test_what_is_stored_again_while_it_is_swept_away_is_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = store.blobs.store(io.BytesIO(b"again"))
+    remove, again = store.blobs.remove, threading.Thread(target=store.blobs.store, args=(io.BytesIO(b"again"),))
+
+    def at_the_last_moment(sha256: str) -> None:
+        again.start()
+        # It cannot come in between; where it could, this is time enough.
+        again.join(0.5)
+        remove(sha256)
+
+    monkeypatch.setattr(store.blobs, "remove", at_the_last_moment)
+    # With this grace it would take what is being stored for old.
+    monkeypatch.setattr(store.blobs, "clean_spool", lambda _: None)
+    assert store.sweep(grace=-1) == 1
+    again.join()
+    assert b"".join(store.blobs.pieces(old.sha256)) == b"again"
+
+
 def test_files_of_unfinished_jobs_and_no_others_survive_their_deletion(store: Store) -> None:
     job = new_job(store)
     sha256 = read(store, job).training_sha256

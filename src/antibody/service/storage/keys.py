@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from antibody.errors import UsageError
 from antibody.service.storage.database import Database
@@ -80,6 +81,14 @@ def create_key(database: Database, *, project: str, name: str) -> NewKey:
             Key(id=key_id, project_id=row.id, name=name, hash=_hash(secret), created_at=time.time(), revoked_at=None)
         )
     return NewKey(key_id, f"sk-antibody-{key_id}-{secret}")
+
+
+def lock_project(session: Session, project: str) -> None:
+    """Until the transaction's end nobody else does, so that what is counted of a project stays so.
+
+    In SQLite a transaction that writes is alone anyway.
+    """
+    session.execute(select(Project.id).where(Project.id == project).with_for_update())
 
 
 def list_keys(database: Database) -> list[KeyRow]:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from antibody.service.storage.blobs import BlobStore
 from antibody.service.storage.database import Database
+from antibody.service.storage.guard import guard_for
 from antibody.service.storage.tables import File, Job, Upload, UploadPart
 
 # Seconds for which a blob may be named by nothing: between being stored and being entered in a table.
@@ -49,12 +50,10 @@ class Store:
             named = set(session.scalars(select(File.sha256))) | set(session.scalars(select(UploadPart.sha256)))
             unfinished = select(Job.training_sha256, Job.validation_sha256).where(Job.finished_at.is_(None))
             named |= {name for row in session.execute(unfinished) for name in row if name}
-        # Looked at again: one may have been stored anew meanwhile.
-        unnamed = [name for name in old if name not in named and self.blobs.age(name) > grace]
-        for name in unnamed:
-            self.blobs.remove(name)
+        # One that was stored anew meanwhile is named any moment.
+        removed = [self.blobs.remove_old(name, older_than=grace) for name in old if name not in named]
         self.blobs.clean_spool(grace)
-        return len(unnamed)
+        return sum(removed)
 
 
 def _forget_expired(session: Session, now: float) -> None:
@@ -74,4 +73,5 @@ def open_store(place: Place) -> Store:
     place.runs.mkdir(parents=True, exist_ok=True)
     database = Database(place.database)
     database.migrate()
-    return Store(place, database, BlobStore(place.blobs, place.folder / "spool"))
+    guard = guard_for(database, place.folder / "blobs.lock")
+    return Store(place, database, BlobStore(place.blobs, place.folder / "spool", guard))
