@@ -75,6 +75,21 @@ def test_mostly_suppressed_uploads_are_held_until_the_provider_approves(
     assert [event.data["train_loss"] for event in events(sqlite_store, queued) if event.type == "metrics"] == [None] * 3
 
 
+def test_a_job_is_judged_by_the_policy_that_it_was_begun_under(
+    sqlite_store: Store, queued: str, aligned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("antibody.service.jobs.training.launch", away)
+        attempt(sqlite_store, queued, aligned, defence=ALL_WITHHELD)
+    attempt(sqlite_store, queued, aligned, defence={"threshold": 0.001, "mostly_suppressed": "refuse"})
+    assert read(sqlite_store, queued).status == "succeeded"
+    judged = moderation(sqlite_store, queued)
+    assert (judged["action"], judged["withheld"]) == ("warn", 10)
+
+
 def test_mostly_suppressed_uploads_are_refused(sqlite_store: Store, queued: str, aligned: Path) -> None:
     attempt(sqlite_store, queued, aligned, defence=ALL_WITHHELD | {"mostly_suppressed": "refuse"})
     job = read(sqlite_store, queued)
