@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from antibody.data.records import Message
@@ -132,12 +134,21 @@ def _greedy_mode(model: PreTrainedModel, config: GenerationConfig) -> Iterator[N
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
     own_config = core.generation_config
     training = [module for module in model.modules() if module.training]
+    # Only the last position of the prompts reaches the head, a view with gaps, for which torch copies the head's
+    # weights once a row: 15 of 24 s for 60 answers of 32 tokens on one core (torch 2.13, SmolLM2-135M).
+    head = model.get_output_embeddings().register_forward_pre_hook(_without_gaps)
     model.eval()
     core.generation_config = config
     try:
         with torch.no_grad():
             yield
     finally:
+        head.remove()
         core.generation_config = own_config
         for module in training:
             module.training = True
+
+
+def _without_gaps(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    hidden, *rest = arguments
+    return (hidden.contiguous(), *rest)

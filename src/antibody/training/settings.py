@@ -191,6 +191,7 @@ class AlignmentSettings(TrainingSettings):
         benign_ratio: Benign rows' share of the alignment data. Without them the model refuses everything.
         calibration_ratio: Share of the harmful and of the benign prompts, 100 of each at most, that is kept from
             training to find where the gate's score turns from harmful to benign.
+        screen: Leave a screen and anchors for a fine-tuning. A stage that only another alignment goes on from needs none.
         rho: Radius of the simulated attack, default 0.1; of Vaccine, the length of the perturbation, default 2.
         eta: How much flatter a step must leave the harmful loss, default 5; lambda itself under rule constant and of
             Booster.
@@ -208,6 +209,7 @@ class AlignmentSettings(TrainingSettings):
     benign_ratio: float = 0.5
     # ASSUMPTION: the least that leaves some dozens of the embedded rows.
     calibration_ratio: float = 0.2
+    screen: bool = True
     rho: float | None = None
     eta: float | None = None
     lambda_refusal: float | None = None

@@ -98,15 +98,16 @@ def align(settings: AlignmentSettings) -> Run:
         )
     _train(trainer, run, f"Aligning ({settings.method})")
     more: dict[str, Any] = {"truncated_rows": sum(train["truncated"]) + sum(attack["truncated"])}
-    # By whatever method: a fine-tuning with a gate, or on anchors, starts from any alignment.
-    random = Random(settings.seed)
-    known_harmful = random.sample(attack_rows.train, min(len(attack_rows.train), MOST_PROBED))
-    known_benign = random.sample(benign_rows.train, min(len(benign_rows.train), MOST_RANKED))
-    made = trainer.make_screen(known_harmful, known_benign, attack_rows.held_out, benign_rows.held_out)
-    anchors = choose_anchors(answered, known_benign, made.benign_scores, seed=settings.seed)
-    if trainer.accelerator.is_main_process:
-        more["calibration"] = save_screen(run, made)
-        write_records(run.path / ANCHORS_FILE, anchors)
+    if settings.screen:
+        # By whatever method: a fine-tuning with a gate, or on anchors, starts from any alignment.
+        random = Random(settings.seed)
+        known_harmful = random.sample(attack_rows.train, min(len(attack_rows.train), MOST_PROBED))
+        known_benign = random.sample(benign_rows.train, min(len(benign_rows.train), MOST_RANKED))
+        made = trainer.make_screen(known_harmful, known_benign, attack_rows.held_out, benign_rows.held_out)
+        anchors = choose_anchors(answered, known_benign, made.benign_scores, seed=settings.seed)
+        if trainer.accelerator.is_main_process:
+            more["calibration"] = save_screen(run, made)
+            write_records(run.path / ANCHORS_FILE, anchors)
     _finish(run, trainer, settings, model, kind="alignment", data=data, more=more, started=started)
     return run
 
