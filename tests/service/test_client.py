@@ -279,4 +279,6 @@ def test_the_workers_go_before_what_answers(server: Server) -> None:
     process = psutil.Process(server.process.pid)
     ours = psutil.Process().nice()
     assert process.nice() == min(19, ours + NICER)
-    assert {worker.nice() for worker in process.children()} == {ours}
+    # The one that answers chats is no worker.
+    workers = [child for child in process.children() if "antibody.service.jobs.worker" in child.cmdline()]
+    assert {worker.nice() for worker in workers} == {ours}
