@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -166,22 +165,22 @@ def finished(client: OpenAI, job: str) -> Any:
 
 
 class Postgres:
-    """A PostgreSQL of our own, in a folder."""
+    """A PostgreSQL of our own, in a folder of its own.
 
-    def __init__(self, folder: Path) -> None:
+    It refuses to run as root, and its user must reach the folder: pytest's are their user's alone, and each session of
+    pytest shuts those of the others again. So it lies right below the folder for temporary files.
+    """
+
+    def __init__(self) -> None:
         assert POSTGRES is not None
-        self.folder = folder
+        self.folder = Path(tempfile.mkdtemp(prefix="antibody-postgres-"))
         self.user = "postgres" if os.getuid() == 0 else None
         if self.user is not None:
-            # It refuses to run as root, and must reach its folder.
-            # pytest's folders are its user's alone; with several workers there is one level more.
-            for parent in takewhile(lambda each: each != Path(tempfile.gettempdir()), (folder, *folder.parents)):
-                parent.chmod(0o755)
-            shutil.chown(folder, self.user)
+            shutil.chown(self.folder, self.user)
         self.port = free_port()
         self.url = f"postgresql+psycopg://antibody@127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
-        make = [str(POSTGRES / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "antibody", "--no-sync"]
+        make = [str(POSTGRES / "initdb"), "-D", str(self.folder / "data"), "-A", "trust", "-U", "antibody", "--no-sync"]
         subprocess.run(make, check=True, capture_output=True, user=self.user, cwd="/")
 
     def start(self) -> None:
@@ -205,6 +204,11 @@ class Postgres:
         self.process.send_signal(by)
         self.process.wait(timeout=30)
 
+    def remove(self) -> None:
+        """Ends it for good."""
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.folder)
+
     def new_database(self) -> str:
         name = f"test_{os.urandom(6).hex()}"
         admin = Database(f"{self.url}/postgres")
@@ -215,13 +219,13 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     if POSTGRES is None:
         pytest.skip("there is no PostgreSQL server in /usr/lib/postgresql: apt-get install postgresql")
-    running = Postgres(tmp_path_factory.mktemp("postgres"))
+    running = Postgres()
     running.start()
     yield running
-    running.stop(signal.SIGQUIT)
+    running.remove()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -2,7 +2,9 @@
 
 import errno
 import io
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import Mock
 
@@ -179,6 +181,34 @@ def test_quotas(make_api: Callable[..., Api]) -> None:
     error(client.post("/v1/uploads", json=announced), 429, "exceeded_quota")
 
 
+def test_a_quota_is_not_passed_by_many_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are stored before any is entered."""
+    limits = Limits(stored_megabytes=2.5 * len(rows(10)) / 2**20, active_jobs=1)
+    monkeypatch.setattr(api.app.state.service, "policy", api.policy.model_copy(update={"limits": limits}))
+    client, barrier = api.client("one"), threading.Barrier(5)
+    store = api.store.blobs.store
+
+    def together(*arguments: Any, **options: Any) -> Any:
+        stored = store(*arguments, **options)
+        barrier.wait(30)
+        return stored
+
+    def send(_: int) -> int:
+        file = {"file": ("a.jsonl", rows(10))}
+        return client.post("/v1/files", files=file, data={"purpose": "fine-tune"}).status_code
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(5) as threads:
+        patched.setattr(api.store.blobs, "store", together)
+        assert sorted(threads.map(send, range(5))) == [200, 200, 429, 429, 429]
+    file = client.get("/v1/files").json()["data"][0]["id"]
+
+    def create(_: int) -> int:
+        return client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file}).status_code
+
+    with ThreadPoolExecutor(5) as threads:
+        assert sorted(threads.map(create, range(5))) == [200, 429, 429, 429, 429]
+
+
 def test_sizes_are_refused_before_they_are_read(make_api: Callable[..., Api]) -> None:
     api = make_api(limits={"file_megabytes": 0.1, "part_megabytes": 0.05, "request_kilobytes": 1})
     client = api.client("one")
@@ -227,16 +257,26 @@ def test_what_the_machine_refuses_is_said_in_the_wires_format(
     with monkeypatch.context() as patched:
         patched.setattr("antibody.service.storage.blobs.os.fsync", full)
         answer = client.post("/v1/files", files={"file": ("a.jsonl", rows(3))}, data={"purpose": "fine-tune"})
-    error(answer, 503, "unavailable")
+    error(answer, 507, "disk_full")
     assert list(api.store.blobs.spool.iterdir()) == []
     assert api.store.blobs.names() == []
     assert client.get("/v1/files").json()["data"] == []
+    with monkeypatch.context() as patched:
+        # A form that is not small is written to a disk, too.
+        patched.setattr("starlette.formparsers.SpooledTemporaryFile.write", full)
+        answer = client.post("/v1/files", files={"file": ("a.jsonl", rows(3))}, data={"purpose": "fine-tune"})
+    error(answer, 507, "disk_full")
+    with monkeypatch.context() as patched:
+        patched.setattr("antibody.service.storage.blobs.os.fsync", Mock(side_effect=OSError(errno.EIO, "broken")))
+        answer = client.post("/v1/files", files={"file": ("a.jsonl", rows(3))}, data={"purpose": "fine-tune"})
+    error(answer, 503, "unavailable")
+    other = api.client("two")
     gone = Mock(side_effect=OperationalError("SELECT secret", {}, Exception("gone")))
     with monkeypatch.context() as patched:
         patched.setattr("antibody.service.api.files.page", gone)
         error(client.get("/v1/files"), 503, "unavailable")
-        patched.setattr("antibody.service.api.gate.caller_of", gone)
-        error(client.get("/v1/models"), 503, "unavailable")
+        patched.setattr("antibody.service.storage.keys.select", gone)
+        error(other.get("/v1/models"), 503, "unavailable")
     with monkeypatch.context() as patched:
         patched.setattr("antibody.service.api.files.page", Mock(side_effect=KeyError("secret")))
         error(client.get("/v1/files"), 500, "internal_error")

@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from service.conftest import Server, eventually, finished, rows
+
+from antibody.service.serve import NICER
 
 MESSAGES: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
 METHOD: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}
@@ -269,3 +272,13 @@ def test_the_log_holds_no_content(server: Server, job: Any) -> None:
     assert "Serving tiny" in server.log
     assert "Question" not in server.log
     assert "Traceback" not in server.log
+
+
+def test_the_workers_go_before_what_answers(server: Server) -> None:
+    assert server.process is not None
+    process = psutil.Process(server.process.pid)
+    ours = psutil.Process().nice()
+    assert process.nice() == min(19, ours + NICER)
+    # The one that answers chats is no worker.
+    workers = [child for child in process.children() if "antibody.service.jobs.worker" in child.cmdline()]
+    assert {worker.nice() for worker in workers} == {ours}

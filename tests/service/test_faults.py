@@ -1,6 +1,7 @@
 """SIGKILL of the server, of a worker and of PostgreSQL: no job lost, none spoiled, no file half there.
 
-Runs on PostgreSQL where there is one, else on SQLite. The long version, whose figures are in docs/service.md:
+Runs on PostgreSQL where there is one, else on SQLite. The long version, whose figures are in docs/service.md, fills the
+disk of blobs and runs too, where it may mount one:
 ``ANTIBODY_FAULT_JOBS=50 python -m pytest tests/service/test_faults.py -s``.
 """
 
@@ -20,29 +21,42 @@ import psutil
 import pytest
 from openai import OpenAI
 from service.conftest import FINISHED, POSTGRES, Postgres, Server, eventually, new_server, policy_for, rows
+from service.disks import fill, half_written, mounted_disk
 
-JOBS = int(os.environ.get("ANTIBODY_FAULT_JOBS", "3"))
+SHORT = 3
+JOBS = int(os.environ.get("ANTIBODY_FAULT_JOBS", str(SHORT)))
+MEGABYTES = 512
 STEPS = 40
 HYPERPARAMETERS: Any = {"n_epochs": 8, "batch_size": 2}
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres | None]:
+def database() -> Iterator[Postgres | None]:
     """One that may be killed."""
     if POSTGRES is None:
         yield None
         return
-    running = Postgres(tmp_path_factory.mktemp("killed"))
+    running = Postgres()
     running.start()
     yield running
-    running.stop(signal.SIGQUIT)
+    running.remove()
 
 
 @pytest.fixture
-def victim(aligned: Path, database: Postgres | None, tmp_path: Path) -> Iterator[Server]:
-    url = database.new_database() if database else None
+def disk() -> Iterator[Path | None]:
+    """One that may be filled, for the long version: tests/service/test_full_disk.py has a short one of its own."""
+    if JOBS == SHORT:
+        yield None
+        return
+    with mounted_disk(MEGABYTES) as mounted:
+        yield mounted
+
+
+@pytest.fixture
+def victim(aligned: Path, database: Postgres | None, disk: Path | None, tmp_path: Path) -> Iterator[Server]:
+    url = database.new_database() if database else f"sqlite:///{tmp_path / 'service.sqlite'}"
     policy = policy_for(aligned, limits={"active_jobs": 1000}, evaluation={"prompts": "none"})
-    running = new_server(tmp_path / "server", policy, url).start()
+    running = new_server((disk or tmp_path) / "server", policy, url).start()
     yield running
     running.stop()
 
@@ -72,7 +86,7 @@ def metrics(client: OpenAI, job: str) -> list[int]:
     return [event.data["step"] for event in events if event.type == "metrics"][::-1]
 
 
-def test_no_job_is_lost_and_none_is_spoiled(victim: Server, database: Postgres | None) -> None:
+def test_no_job_is_lost_and_none_is_spoiled(victim: Server, database: Postgres | None, disk: Path | None) -> None:
     chance = random.Random(JOBS)
     client = victim.client("faults", max_retries=0)
     file = client.files.create(file=("a.jsonl", rows(10)), purpose="fine-tune").id
@@ -80,7 +94,7 @@ def test_no_job_is_lost_and_none_is_spoiled(victim: Server, database: Postgres |
         client.fine_tuning.jobs.create(model="tiny", training_file=file, seed=5, hyperparameters=HYPERPARAMETERS).id
         for _ in range(JOBS)
     ]
-    kills = ["worker", "server"] + (["database"] if database else [])
+    kills = ["worker", "server"] + (["database"] if database else []) + (["disk"] if disk else [])
     done: Counter[str] = Counter()
 
     def statuses() -> list[str]:
@@ -95,6 +109,10 @@ def test_no_job_is_lost_and_none_is_spoiled(victim: Server, database: Postgres |
         elif what == "server":
             victim.kill()
             victim.start()
+        elif what == "disk" and disk is not None:
+            filler = fill(disk)
+            time.sleep(2 * chance.random())
+            filler.unlink()
         elif database is not None:
             database.stop(signal.SIGKILL)
             time.sleep(chance.random())
@@ -105,29 +123,44 @@ def test_no_job_is_lost_and_none_is_spoiled(victim: Server, database: Postgres |
         return any(status == "running" for status in statuses())
 
     began = time.monotonic()
-    for what in kills if JOBS == 3 else chance.choices(kills, k=JOBS):
+    for what in kills if JOBS == SHORT else chance.choices(kills, k=JOBS):
         eventually(lambda: in_training() or set(statuses()) <= set(FINISHED), every=0.1)
         if set(statuses()) <= set(FINISHED):
             break
-        time.sleep(chance.random() * (0.5 if JOBS == 3 else 4))
+        time.sleep(chance.random() * (0.5 if JOBS == SHORT else 4))
         kill(what)
     eventually(lambda: set(statuses()) <= set(FINISHED), seconds=60 * JOBS, every=0.5)
-    print(f"\n{JOBS} jobs, kills {dict(done)}, {time.monotonic() - began:.0f} s: {dict(Counter(statuses()))}")
-
-    assert statuses() == ["succeeded"] * JOBS
-    assert done.total() >= 2
-    adapters = set()
-    for job in jobs:
-        run = victim.folder / "jobs" / job / "run"
-        adapters.add(hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest())
-        # Written by one process at a time, and what the user was told is what happened.
-        assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [
-            *range(1, STEPS + 1)
-        ]
-        # One that a database that was away did not hear of is told at the end.
-        assert sorted(metrics(client, job)) == list(range(1, STEPS + 1))
+    seconds = time.monotonic() - began
+    runs = {job: victim.folder / "jobs" / job / "run" for job in jobs}
     # However often it was begun anew: the same model, bit for bit.
+    adapters = {
+        hashlib.sha256(adapter.read_bytes()).hexdigest()
+        for run in runs.values()
+        if (adapter := run / "adapter" / "adapter_model.safetensors").exists()
+    }
+    found = {
+        "jobs": JOBS,
+        "faults": dict(done),
+        "seconds": round(seconds),
+        "statuses": dict(Counter(statuses())),
+        "lost": sum(status not in FINISHED for status in statuses()),
+        # Two processes at once would each have written their steps.
+        "run twice": sum(steps_written(run) != [*range(1, STEPS + 1)] for run in runs.values()),
+        "half-written": len(half_written(victim.folder)),
+        # One that a database that was away did not hear of is told at the end.
+        "lost events": sum(len({*range(1, STEPS + 1)} - {*metrics(client, job)}) for job in jobs),
+        "events told twice": sum(len(told) - len({*told}) for told in (metrics(client, job) for job in jobs)),
+        "different adapters": len(adapters),
+    }
+    print(f"\n{json.dumps(found)}")
+
+    assert found["statuses"] == {"succeeded": JOBS}
+    assert done.total() >= 2
     assert len(adapters) == 1
-    for blob in (victim.folder / "blobs").rglob("*"):
-        assert blob.is_dir() or hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+    for name in ("lost", "run twice", "half-written", "lost events", "events told twice"):
+        assert found[name] == 0, name
     assert len(list(client.models.list())) == JOBS + 1
+
+
+def steps_written(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]

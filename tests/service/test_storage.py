@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from service.conftest import Postgres
 from sqlalchemy import select
 
 from antibody.errors import MachineError, UsageError
@@ -117,3 +118,10 @@ def test_urls_that_cannot_be_used(tmp_path: Path) -> None:
     assert not silent.answers()
     with pytest.raises(MachineError, match="does not answer"):
         silent.migrate()
+
+
+def test_the_tests_postgresql_does_not_hang_on_another_sessions_folders(
+    postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert not postgres.folder.is_relative_to(tmp_path_factory.getbasetemp())
+    assert postgres.folder.parent.stat().st_mode & 0o001, "PostgreSQL's user can go through it"

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
-from service.conftest import Api, rows, upload
+from service.conftest import Api, eventually, rows, upload
 from starlette.testclient import TestClient
 
 from antibody.service.jobs.events import add_checkpoint, tell
-from antibody.service.storage.keys import caller_of, create_key, revoke_key
+from antibody.service.storage.keys import REMEMBERED, KeyRing, caller_of, create_key, revoke_key
+from antibody.service.storage.store import Store
 from antibody.service.storage.tables import Model
 from antibody.service.wire.jobs import CheckpointMetrics
 
@@ -136,7 +137,24 @@ def test_a_revoked_key_and_a_wrong_secret_open_nothing(api: Api) -> None:
     wrong = key.secret[:-1] + ("a" if key.secret[-1] != "a" else "b")
     assert api.anonymous(headers={"authorization": f"Bearer {wrong}"}).get("/v1/models").status_code == 401
     revoke_key(api.store.database, key.id)
-    assert client.get("/v1/models").status_code == 401
+    # A server remembers for some seconds what it read.
+    eventually(lambda: client.get("/v1/models").status_code == 401)
+
+
+def test_a_key_that_is_remembered_opens_no_more_than_one_that_is_read(sqlite_store: Store) -> None:
+    seconds = [0.0]
+    keys = KeyRing(sqlite_store.database, lambda: seconds[0])
+    key = create_key(sqlite_store.database, project="one", name="")
+    wrong = key.secret[:-1] + ("a" if key.secret[-1] != "a" else "b")
+    assert keys.remembered(key.secret) is None
+    caller = keys.find(key.secret)
+    assert caller == caller_of(sqlite_store.database, key.secret) == keys.remembered(key.secret)
+    for other in (wrong, "", "sk-antibody-x", key.secret + "a"):
+        assert keys.remembered(other) is keys.find(other) is None
+    revoke_key(sqlite_store.database, key.id)
+    assert keys.remembered(key.secret) == caller
+    seconds[0] = REMEMBERED
+    assert keys.remembered(key.secret) is keys.find(key.secret) is None
 
 
 def test_keys_are_not_kept(api: Api) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from antibody.service.jobs.leases import claim, release
 from antibody.service.jobs.orders import Order
 from antibody.service.jobs.review import approve_job, held_jobs
+from antibody.service.jobs.room import Memory
 from antibody.service.jobs.worker import _attempt, _give_back
 from antibody.service.policy import Policy
 from antibody.service.storage.store import Store
@@ -74,6 +75,21 @@ def test_mostly_suppressed_uploads_are_held_until_the_provider_approves(
     assert [event.data["train_loss"] for event in events(sqlite_store, queued) if event.type == "metrics"] == [None] * 3
 
 
+def test_a_job_is_judged_by_the_policy_that_it_was_begun_under(
+    sqlite_store: Store, queued: str, aligned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("antibody.service.jobs.training.launch", away)
+        attempt(sqlite_store, queued, aligned, defence=ALL_WITHHELD)
+    attempt(sqlite_store, queued, aligned, defence={"threshold": 0.001, "mostly_suppressed": "refuse"})
+    assert read(sqlite_store, queued).status == "succeeded"
+    judged = moderation(sqlite_store, queued)
+    assert (judged["action"], judged["withheld"]) == ("warn", 10)
+
+
 def test_mostly_suppressed_uploads_are_refused(sqlite_store: Store, queued: str, aligned: Path) -> None:
     attempt(sqlite_store, queued, aligned, defence=ALL_WITHHELD | {"mostly_suppressed": "refuse"})
     job = read(sqlite_store, queued)
@@ -103,6 +119,30 @@ def test_a_model_that_fails_the_safety_evaluation_never_becomes_available(
     assert job.fine_tuned_model is None
     with sqlite_store.database.reading() as session:
         assert list(session.scalars(select(Model))) == []
+
+
+def test_a_job_too_large_for_the_memory_says_so_and_lets_others_pass(
+    sqlite_store: Store, queued: str, aligned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = [Memory(needed=6 * 2**30, free=2**30, total=8 * 2**30)]
+    monkeypatch.setattr("antibody.service.jobs.worker.memory_for", lambda _: room[0])
+    attempt(sqlite_store, queued, aligned)
+    job = read(sqlite_store, queued)
+    assert (job.status, job.worker, job.attempts) == ("queued", None, 0)
+    assert events(sqlite_store, queued)[-1].message == (
+        "Training takes about 6.0 GB of memory, and 1.0 GB are free. The job waits; smaller ones go first."
+    )
+    smaller = new_job(sqlite_store)
+    set_status(sqlite_store, smaller, status="queued")
+    assert claim(sqlite_store.database, "other", ["queued", "running"], LEASE) == smaller
+    # It waits for a while only, and what can never fit does not wait.
+    set_status(sqlite_store, queued, not_before=1.0)
+    room[0] = Memory(needed=9 * 2**30, free=2**30, total=8 * 2**30)
+    attempt(sqlite_store, queued, aligned)
+    error = read(sqlite_store, queued).error
+    assert error is not None
+    assert error["code"] == "model_too_large"
+    assert "9.0 GB of memory, and the machine has 8.0 GB" in error["message"]
 
 
 def test_a_job_that_is_cancelled_while_it_is_screened_trains_nothing(

@@ -138,6 +138,18 @@ class Training(Part):
     most_attempts: Whole = 5
 
 
+class Retention(Part):
+    """How long the directories of jobs that made no model are kept; None is for good. Each one's audit is kept always.
+
+    Attributes:
+        failed_days: Of a failed job.
+        cancelled_days: Of a cancelled one, with its last checkpoints.
+    """
+
+    failed_days: Positive | None = 30
+    cancelled_days: Positive | None = None
+
+
 class Policy(Part):
     """The provider's policy file."""
 
@@ -146,6 +158,7 @@ class Policy(Part):
     evaluation: Evaluation = Evaluation()
     limits: Limits = Limits()
     training: Training = Training()
+    retention: Retention = Retention()
 
 
 def read_policy(path: Path | None, models: tuple[str, ...] = ()) -> Policy:

@@ -1,6 +1,7 @@
 """`antibody serve`: the service, from its settings."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from antibody.service.storage.store import Place, Store, open_store
 DEFAULT_PROJECT = "default"
 # Seconds that answers may still take once the server is told to stop.
 GRACE_SECONDS = 10
+# How much lower the priority is of threads that answer than of workers; about a third of the weight of a core.
+NICER = 5
 
 
 def serve(settings: ServeSettings) -> None:
@@ -35,6 +38,8 @@ def serve(settings: ServeSettings) -> None:
     store = open_store(place_of(settings))
     _first_key(store)
     workers = Workers(store.database, _orders(settings, store.place, policy)) if settings.slots else None
+    if workers is not None:
+        yield_to_training()
     chat = ChatClient(policy.training.dtype, policy.training.device, policy.limits.chat_waiting)
     app = create_app(Service(store, policy, chat, workers))
     print(
@@ -50,6 +55,15 @@ def serve(settings: ServeSettings) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+
+
+def yield_to_training() -> None:
+    """Where both want a core, the workers have it: a poll can wait some milliseconds.
+
+    On Linux this is of the thread that calls, and of those that it begins later. The thread that begins workers is
+    there already, so that they keep the priority that the service was started with.
+    """
+    os.nice(NICER)
 
 
 def _with_models(policy: Policy) -> Policy:

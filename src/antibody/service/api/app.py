@@ -70,7 +70,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 async def _sweep(service: Service) -> None:
     while True:
         try:
-            removed = await run_in_threadpool(service.store.sweep)
+            removed = await run_in_threadpool(service.store.sweep, service.policy.retention)
             if removed:
                 logger.info("%d blobs that nothing named were removed.", removed)
         except (OSError, DBAPIError) as error:

@@ -29,12 +29,13 @@ class Service:
     workers: Workers | None = None
 
 
-def _service(request: Request) -> Service:
+# Coroutines, though they wait for nothing: a plain function would be sent to a thread, for every request.
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     # Set by the gate, which lets nobody in without a key.
     caller: Caller = request.state.caller
     return caller

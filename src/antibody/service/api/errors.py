@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from antibody.service.api.gate import headers_of, unavailable
 from antibody.service.storage.blobs import TooLargeError
+from antibody.service.storage.full import disk_is_full
 from antibody.service.wire.base import ErrorResponse
 from antibody.service.wire.errors import ApiError
 
@@ -34,6 +35,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         413: "Too large.",
         429: "Too often, or a quota is used up.",
         503: "Something that the service needs does not answer.",
+        507: "The service's disk is full.",
     }.items()
 }
 
@@ -79,6 +81,9 @@ def _parameter(location: Sequence[int | str]) -> str:
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if disk_is_full(error):
+        # The framework takes every failure to read a form for the client's.
+        return await _storage(_, error)
     response = answer(ApiError(error.status_code, str(error.detail), code="invalid_request"))
     response.headers.update(error.headers or {})
     return response
@@ -86,7 +91,7 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
 
 async def _database(_: Request, error: Exception) -> JSONResponse:
     _log("The database failed", error)
-    return answer(unavailable())
+    return answer(_full() if disk_is_full(error) else unavailable())
 
 
 async def _not_storable(_: Request, error: Exception) -> JSONResponse:
@@ -101,8 +106,14 @@ async def _too_large(_: Request, error: Exception) -> JSONResponse:
 
 async def _storage(_: Request, error: Exception) -> JSONResponse:
     _log("Storage failed", error)
-    return answer(
-        ApiError(503, "The service's storage does not answer, or is full.", code="unavailable", kind="server_error")
+    if disk_is_full(error):
+        return answer(_full())
+    return answer(ApiError(503, "The service's storage does not answer.", code="unavailable", kind="server_error"))
+
+
+def _full() -> ApiError:
+    return ApiError(
+        507, "The service's disk is full. Nothing was kept; try again later.", code="disk_full", kind="server_error"
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
 
 from antibody.service.api.context import CallerDep, Service, ServiceDep
 from antibody.service.api.errors import RESPONSES
@@ -13,7 +14,7 @@ from antibody.service.api.paging import After, wire_page
 from antibody.service.policy import megabytes
 from antibody.service.storage import tables
 from antibody.service.storage.files import add_file, file_object, find_file, stored_bytes
-from antibody.service.storage.keys import Caller
+from antibody.service.storage.keys import Caller, lock_project
 from antibody.service.storage.paging import owned, page
 from antibody.service.wire.base import Page
 from antibody.service.wire.errors import ApiError, not_found
@@ -37,9 +38,13 @@ def create(
     refuse_unsuitable(file.filename or "", purpose)
     if (anchor is None) != (seconds is None):
         raise ApiError(400, "expires_after needs both anchor and seconds.", code="invalid_value", param="expires_after")
-    refuse_over_quota(service, caller, file.size or 0)
+    # Once before it is stored, and once where nobody else of the project adds one meanwhile.
+    with service.store.database.reading() as session:
+        refuse_over_quota(session, service, caller, file.size or 0)
     stored = service.store.blobs.store(file.file, limit=megabytes(service.policy.limits.file_megabytes))
     with service.store.database.writing() as session:
+        lock_project(session, caller.project)
+        refuse_over_quota(session, service, caller, stored.size)
         row = add_file(
             session,
             caller.project,
@@ -111,21 +116,20 @@ def refuse_unsuitable(filename: str, purpose: str) -> None:
         )
 
 
-def refuse_over_quota(service: Service, caller: Caller, size: int) -> None:
+def refuse_over_quota(session: Session, service: Service, caller: Caller, size: int) -> None:
     """Refuses what the project has no room for.
 
     Raises:
         ApiError: ``exceeded_quota``.
     """
     most = service.policy.limits.stored_megabytes
-    with service.store.database.reading() as session:
-        if stored_bytes(session, caller.project) + size > megabytes(most):
-            raise ApiError(
-                429,
-                f"The project's files would take more than {most:g} MB. Delete some.",
-                code="exceeded_quota",
-                kind="insufficient_quota",
-            )
+    if stored_bytes(session, caller.project) + size > megabytes(most):
+        raise ApiError(
+            429,
+            f"The project's files would take more than {most:g} MB. Delete some.",
+            code="exceeded_quota",
+            kind="insufficient_quota",
+        )
 
 
 def _found(service: Service, caller: Caller, file_id: str) -> tables.File:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antibody.service.policy import Limits, megabytes
 from antibody.service.storage.database import Database
-from antibody.service.storage.keys import Caller, caller_of
+from antibody.service.storage.keys import Caller, KeyRing
 from antibody.service.wire.errors import ApiError
 
 PREFIX = "/v1/"
@@ -36,7 +36,7 @@ class Gate:
         self, app: ASGIApp, *, database: Database, limits: Limits, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.app = app
-        self.database = database
+        self.keys = KeyRing(database)
         self.limits = limits
         self.clock = clock
         self.rates: dict[str, tuple[float, float]] = {}
@@ -63,8 +63,11 @@ class Gate:
             raise ApiError(
                 401, "Give a key: Authorization: Bearer KEY.", code="no_api_key", kind="authentication_error"
             )
+        remembered = self.keys.remembered(key.strip())
+        if remembered is not None:
+            return remembered
         try:
-            caller = await run_in_threadpool(caller_of, self.database, key.strip())
+            caller = await run_in_threadpool(self.keys.find, key.strip())
         except DBAPIError as error:
             raise unavailable() from error
         if caller is None:

@@ -24,7 +24,7 @@ from antibody.service.jobs.records import (
 )
 from antibody.service.storage import tables
 from antibody.service.storage.files import find_file
-from antibody.service.storage.keys import Caller
+from antibody.service.storage.keys import Caller, lock_project
 from antibody.service.storage.paging import owned, page
 from antibody.service.wire.base import Page
 from antibody.service.wire.errors import ApiError, not_found
@@ -52,6 +52,7 @@ def create(service: ServiceDep, caller: CallerDep, request: JobCreate) -> Job:
     if request.model not in service.policy.models:
         raise not_found("model", request.model, param="model")
     with service.store.database.writing() as session:
+        lock_project(session, caller.project)
         if active_jobs(session, caller.project) >= service.policy.limits.active_jobs:
             raise ApiError(
                 429,

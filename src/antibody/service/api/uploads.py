@@ -17,7 +17,7 @@ from antibody.service.policy import megabytes
 from antibody.service.storage import tables
 from antibody.service.storage.files import add_file, file_object
 from antibody.service.storage.ids import new_id
-from antibody.service.storage.keys import Caller
+from antibody.service.storage.keys import Caller, lock_project
 from antibody.service.storage.paging import owned
 from antibody.service.wire.errors import ApiError, not_found
 from antibody.service.wire.files import Upload, UploadComplete, UploadCreate, UploadPart
@@ -36,7 +36,6 @@ def create(service: ServiceDep, caller: CallerDep, request: UploadCreate) -> Upl
             code="file_too_large",
             param="bytes",
         )
-    refuse_over_quota(service, caller, request.bytes)
     now = time.time()
     upload = tables.Upload(
         id=new_id("upload"),
@@ -50,6 +49,8 @@ def create(service: ServiceDep, caller: CallerDep, request: UploadCreate) -> Upl
         file_expires_after=request.expires_after.seconds if request.expires_after else None,
     )
     with service.store.database.writing() as session:
+        lock_project(session, caller.project)
+        refuse_over_quota(session, service, caller, request.bytes)
         session.add(upload)
     return _wire(upload)
 
@@ -64,6 +65,7 @@ def add_part(
     stored = service.store.blobs.store(data.file, limit=megabytes(service.policy.limits.part_megabytes))
     with service.store.database.writing() as session:
         upload = _pending(session, caller, upload_id)
+        lock_project(session, caller.project)
         there = sum(part.bytes for part in _parts(session, upload))
         if there + stored.size > upload.bytes:
             raise ApiError(400, f"The parts have more than the {upload.bytes} bytes announced.", code="too_many_bytes")

@@ -33,11 +33,13 @@ class Standing(NamedTuple):
 
 
 def claim(database: Database, worker: str, statuses: Sequence[JobStatus], seconds: float) -> str | None:
-    """Leases the oldest job in one of the statuses that nobody works on, and returns its id."""
+    """Leases the oldest job in one of the statuses that nobody works on and that need not wait, and returns its id."""
     with database.writing() as session:
         now = database_time(session)
         free = or_(Job.leased_until.is_(None), Job.leased_until < now)
-        query = select(Job.id).where(Job.status.in_(statuses), free, Job.held.is_(False)).order_by(Job.number).limit(1)
+        due = or_(Job.not_before.is_(None), Job.not_before < now)
+        query = select(Job.id).where(Job.status.in_(statuses), free, due, Job.held.is_(False))
+        query = query.order_by(Job.number).limit(1)
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is not None:
             session.execute(
@@ -61,6 +63,12 @@ def release(session: Session, worker: str, job: str, *, blameless: bool = False)
     """Ends a lease. `blameless`: the worker went on well, so that the attempt does not count."""
     values = {"worker": None, "leased_until": None} | ({"attempts": 0} if blameless else {})
     session.execute(update(Job).where(Job.id == job, Job.worker == worker).values(**values))
+
+
+def postpone(session: Session, worker: str, job: str, seconds: float) -> None:
+    """Lets others go first meanwhile."""
+    until = database_time(session) + seconds
+    session.execute(update(Job).where(Job.id == job, Job.worker == worker).values(not_before=until))
 
 
 def release_all(database: Database, worker: str) -> list[str]:

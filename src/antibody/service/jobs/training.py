@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import select, update
 
@@ -19,6 +20,7 @@ from antibody.service.jobs.records import fail, model_name, project_name
 from antibody.service.jobs.results import audit_jsonl, metrics_csv, suppressed
 from antibody.service.jobs.states import move
 from antibody.service.jobs.watching import Watched, tell_step, watch
+from antibody.service.policy import Defence
 from antibody.service.storage.database import database_time
 from antibody.service.storage.files import store_result
 from antibody.service.storage.store import Store
@@ -31,6 +33,18 @@ from antibody.training.stages import finetune
 SETTINGS_FILE = "settings.json"
 
 
+class Begun(NamedTuple):
+    """What a job was begun with.
+
+    Attributes:
+        settings: Of its training.
+        defence: By which its rows are judged.
+    """
+
+    settings: FinetuningSettings
+    defence: Defence
+
+
 def train(store: Store, order: Order, job: Job) -> None:
     """Trains and, if the model withstands the policy's evaluation, makes it available.
 
@@ -41,19 +55,19 @@ def train(store: Store, order: Order, job: Job) -> None:
     """
     folder = store.place.runs / job.id
     _fetch(store, job, folder)
-    settings = _settings(store, order, job, folder)
+    begun = _begun_with(store, order, job, folder)
     watched = Watched(
         database=order.place.database,
         worker=order.worker,
         job=job.id,
         lease_seconds=order.lease_seconds,
-        defence=order.policy.defence,
+        defence=begun.defence,
         approved=job.approved,
         validation=folder / "validation.jsonl" if job.validation_sha256 else None,
     )
     run = launch(
         partial(finetune, watch=partial(watch, watched)),
-        settings,
+        begun.settings,
         LaunchSettings(processes=order.processes, cluster=order.cluster),
     )
     _tell_missing_steps(store, job, run.path)
@@ -62,7 +76,7 @@ def train(store: Store, order: Order, job: Job) -> None:
         with store.database.writing() as session:
             fail(session, job.id, error, worker=order.worker)
         return
-    _finish(store, order, job, run.path)
+    _finish(store, order, job, run.path, begun.defence)
 
 
 def _tell_missing_steps(store: Store, job: Job, run: Path) -> None:
@@ -80,21 +94,28 @@ def _fetch(store: Store, job: Job, folder: Path) -> None:
             store.blobs.fetch(sha256, folder / name)
 
 
-def _settings(store: Store, order: Order, job: Job, folder: Path) -> FinetuningSettings:
-    """Those the job was begun with: a policy that changed meanwhile does not touch it."""
+def _begun_with(store: Store, order: Order, job: Job, folder: Path) -> Begun:
+    """What the job was begun with: a policy that changed meanwhile does not touch it."""
     file = folder / SETTINGS_FILE
     if not file.exists():
         rows = len(read_records(folder / "training.jsonl").records)
         used = resolve(job, order.policy, rows=rows, processes=order.processes)
         settings = settings_of(job, order.policy, used, folder)
-        content = {"used": used.model_dump(), "settings": asdict(settings)}
+        content = {
+            "used": used.model_dump(),
+            "settings": asdict(settings),
+            "defence": order.policy.defence.model_dump(),
+        }
         write_text(file, to_json(content, indent=2))
     content = json.loads(file.read_text(encoding="utf-8"))
     known = {field.name for field in fields(FinetuningSettings)}
-    begun = {name: value for name, value in content["settings"].items() if name in known}
+    known_settings = {name: value for name, value in content["settings"].items() if name in known}
     with store.database.writing() as session:
         session.execute(update(Job).where(Job.id == job.id).values(used=content["used"]))
-    return FinetuningSettings(**begun | {"output": folder / "run", "data": str(folder / "training.jsonl")})
+    here = {"output": folder / "run", "data": str(folder / "training.jsonl")}
+    # One that an older version began does not say.
+    defence = content.get("defence") or order.policy.defence
+    return Begun(FinetuningSettings(**known_settings | here), Defence.model_validate(defence))
 
 
 def _evaluate(order: Order, run: Path) -> JobError | None:
@@ -128,12 +149,11 @@ def _evaluate(order: Order, run: Path) -> JobError | None:
     )
 
 
-def _finish(store: Store, order: Order, job: Job, run: Path) -> None:
+def _finish(store: Store, order: Order, job: Job, run: Path, defence: Defence) -> None:
     with store.database.reading() as session:
         name = model_name(job, project_name(session, job))
         query = select(Checkpoint.step, Checkpoint.metrics).where(Checkpoint.job_id == job.id)
         checkpoints = {row.step: row.metrics for row in session.execute(query)}
-    defence = order.policy.defence
     files = [
         store_result(store, job.project_id, io.BytesIO(content), filename=f"{job.id}-{kind}")
         for kind, content in (

@@ -38,7 +38,7 @@ class Watched(NamedTuple):
         worker: Who holds the lease.
         job: Its id.
         lease_seconds: For how long a database that does not answer is trusted to say nothing new.
-        defence: The policy's.
+        defence: The policy's when the job was begun.
         approved: Whether the provider let it train although it is mostly suppressed.
         validation: The validation rows' file.
     """

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from antibody.background import meanwhile
 from antibody.errors import AntibodyError, DataError, TrainingError
@@ -24,9 +24,12 @@ from antibody.service.jobs.events import tell
 from antibody.service.jobs.leases import alone_in, claim, release, renew
 from antibody.service.jobs.orders import Order, Role, read_order
 from antibody.service.jobs.records import fail
+from antibody.service.jobs.room import disk_has_room, memory_for
 from antibody.service.jobs.states import move
 from antibody.service.jobs.stopping import HeldError, StoppedError
 from antibody.service.jobs.validation import validate
+from antibody.service.jobs.waiting import wait_for_disk, wait_for_memory
+from antibody.service.storage.full import disk_is_full
 from antibody.service.storage.store import Store, open_store
 from antibody.service.storage.tables import Job
 from antibody.service.wire.jobs import JobError, JobStatus
@@ -106,6 +109,15 @@ def _heartbeat(store: Store, order: Order, job: str, stopping: threading.Event) 
 def _attempt(store: Store, order: Order, job_id: str) -> bool:
     """Works on a leased job, whatever comes of it. Returns whether the attempt does not count against the job."""
     try:
+        return _worked(store, order, job_id)
+    except DBAPIError as error:
+        logger.warning("The database does not answer, or is full; %s is left to be continued.", job_id)
+        # A database that is away is no fault of the job's; one that refuses what it is given may be.
+        return isinstance(error, OperationalError)
+
+
+def _worked(store: Store, order: Order, job_id: str) -> bool:
+    try:
         with store.database.reading() as session:
             job = session.scalars(select(Job).where(Job.id == job_id)).one()
         if job.attempts > order.policy.training.most_attempts:
@@ -120,9 +132,12 @@ def _attempt(store: Store, order: Order, job_id: str) -> bool:
             return True
         return _train(store, order, job)
     except DBAPIError:
-        logger.warning("The database does not answer; %s is left to be continued.", job_id)
-        return False
+        raise
     except Exception as error:  # noqa: BLE001 - a defect of ours must end one job, and not all
+        if disk_is_full(error):
+            logger.warning("%s waits: the disk is full.", job_id)
+            wait_for_disk(store.database, order.worker, job_id)
+            return True
         # Where it was, and no message: that could hold what is in a file.
         frames = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         logger.error("%s ended by %s at %s", job_id, type(error).__name__, " < ".join(reversed(frames[-6:])))  # noqa: TRY400
@@ -132,16 +147,20 @@ def _attempt(store: Store, order: Order, job_id: str) -> bool:
 
 def _train(store: Store, order: Order, job: Job) -> bool:
     # torch, which a worker that validates never needs.
-    from antibody.service.jobs.memory import enough_memory  # noqa: PLC0415
     from antibody.service.jobs.training import train  # noqa: PLC0415
 
     if job.model not in order.policy.models:
         error = JobError(code="server_error", message=f"{job.model} is no longer offered.", param="model")
         _fail(store, order, job.id, error)
         return False
-    if order.cluster is None and not enough_memory(order.policy.models[job.model].run):
-        logger.warning("%s waits: there is not enough memory to train it.", job.id)
-        threading.Event().wait(BACK_OFF)
+    memory = memory_for(order.policy.models[job.model].run)
+    if order.cluster is None and memory.needed > memory.free:
+        logger.warning("%s: there is not enough memory to train it.", job.id)
+        wait_for_memory(store.database, order.worker, job, memory)
+        return True
+    if not disk_has_room(store.place.runs):
+        logger.warning("%s waits: the disk is full.", job.id)
+        wait_for_disk(store.database, order.worker, job.id)
         return True
     with alone_in(store.place.runs / job.id) as alone:
         if not alone:
@@ -163,6 +182,8 @@ def _train(store: Store, order: Order, job: Job) -> bool:
             logger.info("%s: %s", job.id, stopped.message)
             _stopped(store, order, job.id, stopped)
         except AntibodyError as error:
+            if disk_is_full(error):
+                raise
             _fail(store, order, job.id, _explained(error, job))
         _forget_rows(store, job.id)
     return True

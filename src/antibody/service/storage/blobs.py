@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -18,6 +19,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from antibody.errors import UsageError
+from antibody.service.storage.guard import Guard
 
 CHUNK = 2**20
 NAME = re.compile(r"[0-9a-f]{64}")
@@ -40,12 +42,13 @@ class BlobStore:
     Args:
         url: A folder, or a URL such as ``s3://bucket/prefix``.
         spool: A local folder where contents are gathered before they are stored; on the same disk as a local store.
+        guard: Keeps those who store a blob and who removes it apart. None where nobody removes any meanwhile.
 
     Raises:
         UsageError: `fsspec` does not know such a URL, or lacks a package for it.
     """
 
-    def __init__(self, url: str, spool: Path) -> None:
+    def __init__(self, url: str, spool: Path, guard: Guard | None = None) -> None:
         try:
             self.filesystem, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
@@ -56,6 +59,7 @@ class BlobStore:
             ) from error
         self.root = root.rstrip("/")
         self.spool = spool
+        self.guard = guard
         self.local = isinstance(self.filesystem, LocalFileSystem)
         spool.mkdir(parents=True, exist_ok=True)
         self.filesystem.makedirs(self.root, exist_ok=True)
@@ -84,7 +88,8 @@ class BlobStore:
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
-            self._keep(temporary, digest.hexdigest())
+            with self._guarded(digest.hexdigest(), alone=False):
+                self._keep(temporary, digest.hexdigest())
         finally:
             temporary.unlink(missing_ok=True)
         return Stored(digest.hexdigest(), size)
@@ -124,6 +129,14 @@ class BlobStore:
     def remove(self, sha256: str) -> None:
         self.filesystem.rm_file(self._path(sha256))
 
+    def remove_old(self, sha256: str, *, older_than: float) -> bool:
+        """Removes a blob, unless it was stored again in the last seconds. Returns whether it did."""
+        with self._guarded(sha256, alone=True):
+            if self.age(sha256) <= older_than:
+                return False
+            self.remove(sha256)
+            return True
+
     def clean_spool(self, older_than: float) -> None:
         """Removes what a process that was killed left there, `older_than` seconds ago."""
         for path in self.spool.iterdir():
@@ -142,6 +155,9 @@ class BlobStore:
             return bool(self.filesystem.exists(self.root))
         except OSError:
             return False
+
+    def _guarded(self, sha256: str, *, alone: bool) -> AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.guard is None else self.guard(sha256, alone=alone)
 
     def _keep(self, temporary: Path, sha256: str) -> None:
         path = self._path(sha256)

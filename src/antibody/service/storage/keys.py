@@ -8,9 +8,11 @@ import hashlib
 import hmac
 import re
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from antibody.errors import UsageError
 from antibody.service.storage.database import Database
@@ -21,6 +23,9 @@ KEY = re.compile(r"sk-antibody-([A-Za-z0-9]{12})-([A-Za-z0-9]{40})")
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 # Compared with where there is no such key, so that this takes as long.
 NO_HASH = hashlib.sha256(b"no key").hexdigest()
+# Seconds for which a server goes by what it last read of a key.
+REMEMBERED = 5.0
+MOST_REMEMBERED = 10_000
 
 
 class Caller(NamedTuple):
@@ -78,6 +83,14 @@ def create_key(database: Database, *, project: str, name: str) -> NewKey:
     return NewKey(key_id, f"sk-antibody-{key_id}-{secret}")
 
 
+def lock_project(session: Session, project: str) -> None:
+    """Until the transaction's end nobody else does, so that what is counted of a project stays so.
+
+    In SQLite a transaction that writes is alone anyway.
+    """
+    session.execute(select(Project.id).where(Project.id == project).with_for_update())
+
+
 def list_keys(database: Database) -> list[KeyRow]:
     query = select(Key.id, Project.name, Key.name, Key.created_at, Key.revoked_at).join(
         Project, Project.id == Key.project_id
@@ -87,7 +100,7 @@ def list_keys(database: Database) -> list[KeyRow]:
 
 
 def revoke_key(database: Database, key_id: str) -> None:
-    """From the next request on, the key opens nothing.
+    """Servers that know the key look at it again within `REMEMBERED` seconds; then it opens nothing.
 
     Raises:
         UsageError: There is no such key.
@@ -105,17 +118,68 @@ def revoke_key(database: Database, key_id: str) -> None:
             )
 
 
+class KeyRing:
+    """Whose keys they are, by the database, which is asked about the same valid key once in a few seconds.
+
+    Args:
+        database: Where the keys are.
+        clock: Seconds.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        self.database = database
+        self.clock = clock
+        self.known: dict[str, tuple[_Kept, float]] = {}
+
+    def remembered(self, given: str) -> Caller | None:
+        """Whose key it is, without asking the database; None where that must be asked."""
+        key_id, secret = _parts(given)
+        kept, until = self.known.get(key_id, (None, 0.0))
+        return None if self.clock() >= until else _opened(kept, secret)
+
+    def find(self, given: str) -> Caller | None:
+        """As `caller_of`; what it finds is remembered."""
+        key_id, secret = _parts(given)
+        kept = _kept(self.database, key_id)
+        caller = _opened(kept, secret)
+        if caller is None or kept is None:
+            return None
+        if len(self.known) >= MOST_REMEMBERED:
+            self.known.clear()
+        self.known[key_id] = (kept, self.clock() + REMEMBERED)
+        return caller
+
+
 def caller_of(database: Database, given: str) -> Caller | None:
     """Whose key it is; None where it is no valid one. Takes as long for a wrong one as for a right one."""
-    match = KEY.fullmatch(given)
-    key_id, secret = match.groups() if match else ("", "")
+    key_id, secret = _parts(given)
+    return _opened(_kept(database, key_id), secret)
+
+
+class _Kept(NamedTuple):
+    """What the database has of a key."""
+
+    caller: Caller
+    hash: str
+    revoked: bool
+
+
+def _kept(database: Database, key_id: str) -> _Kept | None:
     query = select(Key.hash, Key.revoked_at, Project.id, Project.name).join(Project, Project.id == Key.project_id)
     with database.reading() as session:
         row = session.execute(query.where(Key.id == key_id)).first()
-    same = hmac.compare_digest(row.hash if row else NO_HASH, _hash(secret))
-    if row is None or not same or row.revoked_at is not None:
-        return None
-    return Caller(row.id, row.name, key_id)
+    return None if row is None else _Kept(Caller(row.id, row.name, key_id), row.hash, row.revoked_at is not None)
+
+
+def _opened(kept: _Kept | None, secret: str) -> Caller | None:
+    same = hmac.compare_digest(kept.hash if kept else NO_HASH, _hash(secret))
+    return kept.caller if kept is not None and same and not kept.revoked else None
+
+
+def _parts(given: str) -> tuple[str, str]:
+    """A key's id and its secret; of what is no key, none."""
+    match = KEY.fullmatch(given)
+    return (match[1], match[2]) if match else ("", "")
 
 
 def _hash(secret: str) -> str:

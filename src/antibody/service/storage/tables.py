@@ -94,6 +94,7 @@ class Job(Table):
         worker: Who works on it, whatever its status.
         leased_until: When that ends unless the worker says it is alive; seconds of the database's clock.
         attempts: How often a worker has begun it since it last made progress.
+        not_before: Until when no worker begins it, as the machine has no room for it; seconds of the database's clock.
     """
 
     __tablename__ = "jobs"
@@ -125,6 +126,7 @@ class Job(Table):
     worker: Mapped[str | None]
     leased_until: Mapped[float | None]
     attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[float | None]
 
     __table_args__ = (Index(None, "status", "number"),)
 

@@ -1,0 +1,48 @@
+"""Whether this machine has room to train a model now."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from antibody.names import BUNDLED_NAME
+
+# ASSUMPTION: weights, activations and the adapter's optimiser state, as a multiple of the weights on disk.
+FACTOR = 3
+SPARE_MEMORY = 2**29
+# ASSUMPTION: some checkpoints of a small model's adapter. Where more is needed, writing them says so.
+SPARE_DISK = 2**25
+# Between two looks whether there is room by now.
+SECONDS = 5.0
+
+
+class Memory(NamedTuple):
+    """In bytes.
+
+    Attributes:
+        needed: To train.
+        free: At the moment.
+        total: That the machine has.
+    """
+
+    needed: int
+    free: int
+    total: int
+
+
+def memory_for(run: str) -> Memory:
+    """Judged by the size of the base model's weights; a model whose files are not here is taken to need nothing."""
+    # torch, which a worker that validates never needs.
+    from antibody.models.bundled import bundled_model_folder  # noqa: PLC0415
+    from antibody.models.run import Run, is_run  # noqa: PLC0415
+
+    name = Run(Path(run)).manifest()["model"]["name"] if is_run(run) else run
+    folder = Path(bundled_model_folder() if name == BUNDLED_NAME else name)
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    memory = psutil.virtual_memory()
+    return Memory(FACTOR * weights + SPARE_MEMORY if weights else 0, memory.available, memory.total)
+
+
+def disk_has_room(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free >= SPARE_DISK

@@ -1,0 +1,39 @@
+"""Jobs for which the machine has no room: they are told so and wait, and others go first meanwhile."""
+
+from antibody.service.jobs.events import tell
+from antibody.service.jobs.leases import postpone
+from antibody.service.jobs.records import fail
+from antibody.service.jobs.room import SECONDS, Memory
+from antibody.service.jobs.states import move
+from antibody.service.storage.database import Database, database_time
+from antibody.service.storage.tables import Job
+from antibody.service.wire.jobs import JobError
+
+GIGABYTE = 2**30
+# Seconds in which a job that goes on waiting for a disk says so once.
+QUIET = 600
+
+
+def wait_for_memory(database: Database, worker: str, job: Job, memory: Memory) -> None:
+    """Fails a job that can never have what it needs; any other waits."""
+    needed = f"{memory.needed / GIGABYTE:.1f} GB of memory"
+    with database.writing() as session:
+        if memory.needed > memory.total:
+            message = f"{job.model} cannot be trained here: that takes about {needed}, and the machine has "
+            message += f"{memory.total / GIGABYTE:.1f} GB."
+            fail(session, job.id, JobError(code="model_too_large", message=message, param="model"), worker=worker)
+            return
+        message = f"Training takes about {needed}, and {memory.free / GIGABYTE:.1f} GB are free. "
+        message += "The job waits; smaller ones go first."
+        tell(session, job.id, message, once="waits-for-memory", level="warn")
+        postpone(session, worker, job.id, SECONDS)
+
+
+def wait_for_disk(database: Database, worker: str, job: str) -> None:
+    """Puts a job back. It goes on from its last checkpoint."""
+    with database.writing() as session:
+        move(session, job, "queued", worker=worker, only_from="running")
+        often = int(database_time(session) // QUIET)
+        message = "The service's disk is full. The job waits, and goes on by itself once there is space."
+        tell(session, job, message, once=f"waits-for-disk-{often}", level="warn")
+        postpone(session, worker, job, SECONDS)
