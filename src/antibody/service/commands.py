@@ -67,7 +67,7 @@ def list_(store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Json =
 
 @keys.command
 def revoke(key: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> None:
-    """Revoke a key. From the next request on it opens nothing.
+    """Revoke a key. Within five seconds it opens nothing.
 
     Args:
         key: Its id, as `antibody keys list` shows it.

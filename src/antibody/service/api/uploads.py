@@ -61,14 +61,13 @@ def add_part(
 ) -> UploadPart:
     """Adds a part. Their order is given at the end."""
     with service.store.database.reading() as session:
-        _pending(session, caller, upload_id)
+        # Before anything is stored; once more below, since parts may come at the same time.
+        _refuse_too_many(session, _pending(session, caller, upload_id), data.size or 0)
     stored = service.store.blobs.store(data.file, limit=megabytes(service.policy.limits.part_megabytes))
     with service.store.database.writing() as session:
-        upload = _pending(session, caller, upload_id)
         lock_project(session, caller.project)
-        there = sum(part.bytes for part in _parts(session, upload))
-        if there + stored.size > upload.bytes:
-            raise ApiError(400, f"The parts have more than the {upload.bytes} bytes announced.", code="too_many_bytes")
+        upload = _pending(session, caller, upload_id)
+        _refuse_too_many(session, upload, stored.size)
         part = tables.UploadPart(
             id=new_id("part"), upload_id=upload_id, sha256=stored.sha256, bytes=stored.size, created_at=time.time()
         )
@@ -100,6 +99,7 @@ def complete(service: ServiceDep, caller: CallerDep, upload_id: str, request: Up
     ):
         raise ApiError(400, "The file's MD5 is another. Send it again.", code="wrong_md5", param="md5")
     with service.store.database.writing() as session:
+        lock_project(session, caller.project)
         upload = _pending(session, caller, upload_id)
         expires = time.time() + upload.file_expires_after if upload.file_expires_after else None
         file = add_file(
@@ -115,11 +115,17 @@ def complete(service: ServiceDep, caller: CallerDep, upload_id: str, request: Up
 def cancel(service: ServiceDep, caller: CallerDep, upload_id: str) -> Upload:
     """Gives an upload up."""
     with service.store.database.writing() as session:
+        lock_project(session, caller.project)
         upload = _pending(session, caller, upload_id)
         upload.status = "cancelled"
         for part in _parts(session, upload):
             session.delete(part)
         return _wire(upload)
+
+
+def _refuse_too_many(session: Session, upload: tables.Upload, size: int) -> None:
+    if sum(part.bytes for part in _parts(session, upload)) + size > upload.bytes:
+        raise ApiError(400, f"The parts have more than the {upload.bytes} bytes announced.", code="too_many_bytes")
 
 
 def _pending(session: Session, caller: Caller, upload_id: str) -> tables.Upload:
