@@ -26,7 +26,7 @@ from antibody.service.jobs.states import FINISHED, REACHED_FROM, move
 from antibody.service.jobs.worker import _attempt, _explained
 from antibody.service.policy import Defence, Policy, Retention
 from antibody.service.storage.files import add_file, stored_bytes
-from antibody.service.storage.keys import caller_of, create_key
+from antibody.service.storage.keys import KeyRing, create_key
 from antibody.service.storage.store import Store
 from antibody.service.storage.tables import Event, File, Job, Upload, UploadPart
 from antibody.service.wire.jobs import Hyperparameters, JobCreate, JobStatus
@@ -35,7 +35,7 @@ POLICY = Policy.model_validate({"models": {"tiny": {"run": "smollm2-135m", "allo
 
 
 def new_job(store: Store, content: bytes | None = None) -> str:
-    caller = caller_of(store.database, create_key(store.database, project="one", name="").secret)
+    caller = KeyRing(store.database).find(create_key(store.database, project="one", name="").secret)
     assert caller is not None
     stored = store.blobs.store(io.BytesIO(rows(10) if content is None else content))
     with store.database.writing() as session:

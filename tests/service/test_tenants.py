@@ -9,7 +9,7 @@ from service.conftest import Api, eventually, rows, upload
 from starlette.testclient import TestClient
 
 from antibody.service.jobs.events import add_checkpoint, tell
-from antibody.service.storage.keys import REMEMBERED, KeyRing, caller_of, create_key, revoke_key
+from antibody.service.storage.keys import REMEMBERED, KeyRing, create_key, revoke_key
 from antibody.service.storage.store import Store
 from antibody.service.storage.tables import Model
 from antibody.service.wire.jobs import CheckpointMetrics
@@ -63,7 +63,7 @@ def objects_of(api: Api, client: TestClient) -> dict[str, str]:
         json={"bytes": 2, "filename": "a.jsonl", "mime_type": "text/jsonl", "purpose": "fine-tune"},
     ).json()["id"]
     job = client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file}).json()["id"]
-    caller = caller_of(api.store.database, client.headers["authorization"].removeprefix("Bearer "))
+    caller = KeyRing(api.store.database).find(client.headers["authorization"].removeprefix("Bearer "))
     assert caller is not None
     with api.store.database.writing() as session:
         tell(session, job, "Something.")
@@ -148,7 +148,7 @@ def test_a_key_that_is_remembered_opens_no_more_than_one_that_is_read(sqlite_sto
     wrong = key.secret[:-1] + ("a" if key.secret[-1] != "a" else "b")
     assert keys.remembered(key.secret) is None
     caller = keys.find(key.secret)
-    assert caller == caller_of(sqlite_store.database, key.secret) == keys.remembered(key.secret)
+    assert caller == KeyRing(sqlite_store.database).find(key.secret) == keys.remembered(key.secret)
     for other in (wrong, "", "sk-antibody-x", key.secret + "a"):
         assert keys.remembered(other) is keys.find(other) is None
     revoke_key(sqlite_store.database, key.id)

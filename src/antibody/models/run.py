@@ -101,6 +101,15 @@ def run_of(model: str | Path) -> Run:
     return Run(Path(model))
 
 
+def base_name(model: str) -> str:
+    """The name of a run's base model; any other model's own.
+
+    Raises:
+        ModelError: It is a run that is not complete.
+    """
+    return str(Run(Path(model)).manifest()["model"]["name"]) if is_run(model) else model
+
+
 def refusals_of(model: str | Path) -> str:
     """Where the refusals are that a model was taught and so finds likely: in its run, or in the embedded corpus."""
     file = Path(model) / REFUSALS_FILE

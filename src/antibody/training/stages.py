@@ -28,7 +28,17 @@ from antibody.errors import UsageError
 from antibody.files import sha256_of, write_jsonl
 from antibody.models.base import BaseModel, choose_device, choose_dtype
 from antibody.models.lora import LoraSettings, new_adapter
-from antibody.models.run import ANCHORS_FILE, REFUSALS_FILE, Run, anchors_of, is_run, load_model, open_run, refusals_of
+from antibody.models.run import (
+    ANCHORS_FILE,
+    REFUSALS_FILE,
+    Run,
+    anchors_of,
+    base_name,
+    is_run,
+    load_model,
+    open_run,
+    refusals_of,
+)
 from antibody.names import DEFAULT_THRESHOLD
 from antibody.reports import write_card
 from antibody.screening.screen import save_screen, screen_of
@@ -218,8 +228,7 @@ def _refuse_unaligned(settings: FinetuningSettings) -> None:
 
 
 def _preset(settings: TrainingSettings) -> Preset:
-    name = Run(Path(settings.model)).manifest()["model"]["name"] if is_run(settings.model) else settings.model
-    return preset_for(name, settings.preset)
+    return preset_for(base_name(settings.model), settings.preset)
 
 
 def _resolved(

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from antibody.models.run import Run, is_run
+from antibody.models.run import base_name
 from antibody.service.policy import Policy
 from antibody.service.storage.tables import Job
 from antibody.service.wire.jobs import UsedHyperparameters
@@ -24,8 +24,7 @@ def resolve(job: Job, policy: Policy, *, rows: int, processes: int) -> UsedHyper
         processes: Which a batch is split over equally.
     """
     base = policy.models[job.model]
-    name = Run(Path(base.run)).manifest()["model"]["name"] if is_run(base.run) else base.run
-    stage = preset_for(name).finetuning
+    stage = preset_for(base_name(base.run)).finetuning
     asked = {key: value for key, value in job.asked.items() if value != "auto"}
     batch = int(asked.get("batch_size") or base.batch_size or min(stage.batch_size, rows))
     batch = min(MOST_BATCH, processes * math.ceil(batch / processes))
@@ -40,8 +39,7 @@ def resolve(job: Job, policy: Policy, *, rows: int, processes: int) -> UsedHyper
 def settings_of(job: Job, policy: Policy, used: UsedHyperparameters, folder: Path) -> FinetuningSettings:
     """The settings of the training in `folder`, where the rows are."""
     base, defence, training = policy.models[job.model], policy.defence, policy.training
-    name = Run(Path(base.run)).manifest()["model"]["name"] if is_run(base.run) else base.run
-    rate = base.learning_rate or preset_for(name).finetuning.learning_rate
+    rate = base.learning_rate or preset_for(base_name(base.run)).finetuning.learning_rate
     return FinetuningSettings(
         model=base.run,
         output=folder / "run",

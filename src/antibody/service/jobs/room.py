@@ -35,9 +35,9 @@ def memory_for(run: str) -> Memory:
     """Judged by the size of the base model's weights; a model whose files are not here is taken to need nothing."""
     # torch, which a worker that validates never needs.
     from antibody.models.bundled import bundled_model_folder  # noqa: PLC0415
-    from antibody.models.run import Run, is_run  # noqa: PLC0415
+    from antibody.models.run import base_name  # noqa: PLC0415
 
-    name = Run(Path(run)).manifest()["model"]["name"] if is_run(run) else run
+    name = base_name(run)
     folder = Path(bundled_model_folder() if name == BUNDLED_NAME else name)
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
     memory = psutil.virtual_memory()

@@ -153,11 +153,12 @@ def _train(store: Store, order: Order, job: Job) -> bool:
         error = JobError(code="server_error", message=f"{job.model} is no longer offered.", param="model")
         _fail(store, order, job.id, error)
         return False
-    memory = memory_for(order.policy.models[job.model].run)
-    if order.cluster is None and memory.needed > memory.free:
-        logger.warning("%s: there is not enough memory to train it.", job.id)
-        wait_for_memory(store.database, order.worker, job, memory)
-        return True
+    if order.cluster is None:
+        memory = memory_for(order.policy.models[job.model].run)
+        if memory.needed > memory.free:
+            logger.warning("%s: there is not enough memory to train it.", job.id)
+            wait_for_memory(store.database, order.worker, job, memory)
+            return True
     if not disk_has_room(store.place.runs):
         logger.warning("%s waits: the disk is full.", job.id)
         wait_for_disk(store.database, order.worker, job.id)

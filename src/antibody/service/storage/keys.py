@@ -138,7 +138,7 @@ class KeyRing:
         return None if self.clock() >= until else _opened(kept, secret)
 
     def find(self, given: str) -> Caller | None:
-        """As `caller_of`; what it finds is remembered."""
+        """Whose key it is, by the database; None where it is no valid one. Wrong ones take as long."""
         key_id, secret = _parts(given)
         kept = _kept(self.database, key_id)
         caller = _opened(kept, secret)
@@ -148,12 +148,6 @@ class KeyRing:
             self.known.clear()
         self.known[key_id] = (kept, self.clock() + REMEMBERED)
         return caller
-
-
-def caller_of(database: Database, given: str) -> Caller | None:
-    """Whose key it is; None where it is no valid one. Takes as long for a wrong one as for a right one."""
-    key_id, secret = _parts(given)
-    return _opened(_kept(database, key_id), secret)
 
 
 class _Kept(NamedTuple):
