@@ -1,6 +1,7 @@
 """The policy file, keys and held jobs on the command line, and what `serve` refuses before it serves."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from antibody.cli import run
 from antibody.errors import UsageError
 from antibody.service.policy import read_policy
+from antibody.service.serve import bound
 from antibody.service.settings import ServeSettings
 
 
@@ -60,6 +62,22 @@ def test_serving_what_is_not_aligned_is_refused(tmp_path: Path, capsys: pytest.C
         with pytest.raises(UsageError):
             ServeSettings(**values)
     assert run(["serve", "--database", "oracle://x", "--model", "a=b", "--folder", str(tmp_path)]) == 2
+
+
+def test_a_port_that_is_taken_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        # Before the bundled model is aligned, or anything is made.
+        assert run(["serve", "--port", str(port), "--folder", str(tmp_path / "data")]) == 2
+    said = capsys.readouterr().err
+    assert f"port {port}: Address already in use" in said
+    assert "--port" in said
+    assert not (tmp_path / "data").exists()
+    for host, number in (("127.0.0.1", 70_000), ("not a host", 0), ("::1", -1)):
+        with pytest.raises(UsageError, match="cannot listen"):
+            bound(host, number)
+    with bound("127.0.0.1", 0) as free:
+        assert free.getsockname()[1] > 0
 
 
 def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

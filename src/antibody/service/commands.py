@@ -1,6 +1,8 @@
 """The service's commands: `antibody serve`, `antibody keys ...` and `antibody review ...`."""
 
 import datetime
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from cyclopts import App
@@ -17,6 +19,8 @@ review = App(name="review", help="Jobs that the policy holds because most of the
 
 DEFAULT_STORE = StoreSettings()
 DEFAULT_SERVE = ServeSettings()
+# Wider than any table.
+UNLIMITED = 100_000
 
 
 def serve(settings: Annotated[ServeSettings, Flat] = DEFAULT_SERVE) -> None:
@@ -37,16 +41,18 @@ def create(
     name: str = "",
     json: Json = False,
 ) -> None:
-    """Make a key. It is shown once.
+    """Make a key. It is shown once. Where there is no service yet, one is made, for `antibody serve` to find.
 
     Args:
+        store: Where the service keeps things.
         project: Whose key it is; made if there is none of that name.
         name: A note, to tell keys apart.
         json: Print one JSON object on standard output.
     """
     from antibody.service.storage.keys import create_key
 
-    key = create_key(_database(store), project=project, name=name)
+    with _database(store, make=True) as database:
+        key = create_key(database, project=project, name=name)
     print(to_json({"id": key.id, "project": project, "key": key.secret}) if json else key.secret)
 
 
@@ -55,14 +61,13 @@ def list_(store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Json =
     """List all keys, without their secrets."""
     from antibody.service.storage.keys import list_keys
 
-    rows = list_keys(_database(store))
+    with _database(store) as database:
+        rows = list_keys(database)
     if json:
         print(to_json({"keys": [row._asdict() for row in rows]}))
         return
-    table = Table("Id", "Project", "Name", "Made", "Revoked")
-    for row in rows:
-        table.add_row(row.id, row.project, row.name, _time(row.created_at), _time(row.revoked_at))
-    Console().print(table)
+    made = ((row.id, row.project, row.name, _time(row.created_at), _time(row.revoked_at)) for row in rows)
+    _print_table(("Id", "Project", "Name", "Made", "Revoked"), made)
 
 
 @keys.command
@@ -75,7 +80,9 @@ def revoke(key: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> N
     """
     from antibody.service.storage.keys import revoke_key
 
-    revoke_key(_database(store), key)
+    with _database(store) as database:
+        revoke_key(database, key)
+    print(f"{key} is revoked. Within five seconds it opens nothing.")
 
 
 @review.command(name="list")
@@ -83,14 +90,12 @@ def list_held(store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Js
     """List the jobs that are held."""
     from antibody.service.jobs.review import held_jobs
 
-    rows = held_jobs(_database(store))
+    with _database(store) as database:
+        rows = held_jobs(database)
     if json:
         print(to_json({"jobs": [row._asdict() for row in rows]}))
         return
-    table = Table("Job", "Project", "Training file", "Judged")
-    for row in rows:
-        table.add_row(row.job, row.project, row.training_file, row.judged)
-    Console().print(table)
+    _print_table(("Job", "Project", "Training file", "Judged"), rows)
 
 
 @review.command
@@ -103,7 +108,9 @@ def approve(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> 
     """
     from antibody.service.jobs.review import approve_job
 
-    approve_job(_database(store), job)
+    with _database(store) as database:
+        approve_job(database, job)
+    print(f"{job} is approved and waits for a worker. The gate goes on withholding the rows it judges harmful.")
 
 
 @review.command
@@ -116,17 +123,26 @@ def refuse(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> N
     """
     from antibody.service.jobs.review import refuse_job
 
-    refuse_job(_database(store), job)
+    with _database(store) as database:
+        refuse_job(database, job)
+    print(f"{job} is refused and has failed, with the code mostly_suppressed.")
 
 
-def _database(settings: StoreSettings) -> Any:
+def _database(settings: StoreSettings, *, make: bool = False) -> AbstractContextManager[Any]:
     try:
-        from antibody.service.storage.place import place_of
-        from antibody.service.storage.store import open_store
+        from antibody.service.storage.place import opened, place_of
     except ModuleNotFoundError as error:
         raise _extra_missing(error) from error
 
-    return open_store(place_of(settings)).database
+    return opened(place_of(settings), make=make)
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Whole, however narrow the terminal: an identifier that is cut or broken cannot be copied."""
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=UNLIMITED).print(table)
 
 
 def _extra_missing(error: ModuleNotFoundError) -> UsageError:
