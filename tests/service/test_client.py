@@ -107,6 +107,13 @@ def test_what_chat_is_asked_for_is_done(client: OpenAI, job: Any) -> None:
         client.chat.completions.create(model="tiny", messages=MESSAGES, tools=[])
 
 
+def test_an_answer_that_the_service_cuts_says_so(client: OpenAI) -> None:
+    for asked in ({"max_tokens": 1000}, {}):
+        options: Any = asked
+        cut = client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=0, **options)
+        assert (cut.usage.completion_tokens if cut.usage else None, cut.choices[0].finish_reason) == (48, "length")
+
+
 def test_events_checkpoints_and_result_files(client: OpenAI, job: Any) -> None:
     events = list(client.fine_tuning.jobs.list_events(job.id, limit=4))[::-1]
     assert [event.message for event in events][:3] == [

@@ -24,20 +24,37 @@ def written(folder: Path, text: str) -> Path:
     [
         ("[1]", "does not map"),
         ("models: {a: b: c}", "cannot be read"),
-        ("colour: red", "colour: Extra inputs"),
-        ("defence: {gate: open}", "defence.gate"),
+        ("colour: red", r"yaml: colour is not known\. Known there: models, defence, evaluation, "),
+        ("defense: {gate: off}", r"defense is not known \(did you mean defence\?\)"),
+        ("limits: {chat_token: 5}", r"limits\.chat_token is not known \(did you mean chat_tokens\?\)"),
+        (
+            "models: {a: {runs: x}}",
+            r"models\.a\.runs is not known .*did you mean run.*\nmodels\.a\.run is missing",
+        ),
+        (
+            "defence: {gate: anhcor}",
+            r"gate cannot be 'anhcor' \(did you mean anchor\?\)\. Allowed: off, mask",
+        ),
+        ("limits: {active_jobs: many}", r"limits\.active_jobs cannot be 'many': "),
+        ("defence: 5", r"defence cannot be 5: "),
         ("defence: {mostly_suppressed: explode}", "defence.mostly_suppressed"),
         ("evaluation: {most_harmful_score: 101}", "evaluation.most_harmful_score"),
         ("limits: {least_examples: 0}", "limits.least_examples"),
-        ("models: {../a: {run: x}}", "models.../a"),
+        ("models: {../a: {run: x}}", "models.../a: a name has"),
         ("models: {a: {}}", "models.a.run"),
         ("defence: {threshold: 0}", "defence.threshold"),
-        ("defence: {gate: 'off', mostly_suppressed: hold}", "judges no row"),
+        ("defence: {gate: off, mostly_suppressed: hold}", "judges no row"),
     ],
 )
 def test_a_policy_that_cannot_be_followed_is_refused(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
         read_policy(written(tmp_path, text))
+
+
+def test_what_yaml_reads_otherwise_is_meant_as_written(tmp_path: Path) -> None:
+    policy = read_policy(written(tmp_path, "defence: {gate: off}\nlimits:\nmodels:\n"), ("a=b",))
+    assert policy.defence.gate == "off"
+    assert (policy.limits.chat_tokens, list(policy.models)) == (512, ["a"])
 
 
 def test_models_are_named_in_the_policy_or_on_the_command_line(tmp_path: Path) -> None:
