@@ -56,6 +56,8 @@ def test_a_first_key_makes_a_service_and_says_where(capsys: pytest.CaptureFixtur
     assert made.out.startswith("sk-antibody-")
     assert made.out.count("\n") == 1
     assert f"A new one is made in {Path.cwd()}/runs/service/service.sqlite" in made.err
+    # What users upload will be nobody else's.
+    assert Path("runs/service").stat().st_mode & 0o777 == 0o700
     assert run(["keys", "create"]) == 0
     assert capsys.readouterr().err == ""
     assert run(["keys", "list"]) == 0

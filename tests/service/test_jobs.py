@@ -227,7 +227,9 @@ def test_rows_too_long_for_the_service_are_told_before_the_job_waits(
     assert not any("waits for a worker" in message for message in said(failed))
     cut = validated(5, 100)
     assert cut.status == "queued"
-    assert said(cut)[-2].startswith("1 answers of the training file are cut: the service reads at most 100 tokens")
+    assert said(cut)[-2].startswith(
+        "1 answer(s) of the training file are cut at the end: the service reads at most 100 tokens"
+    )
     assert len(said(validated(5, 5))) == 3
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from antibody.cli_options import Several
 from antibody.errors import UsageError
 
 DEFAULT_FOLDER = "runs/service"
@@ -43,7 +44,7 @@ class ServeSettings(StoreSettings):
         lease_seconds: After which a worker that says nothing counts as dead.
     """
 
-    model: tuple[str, ...] = ()
+    model: Annotated[tuple[str, ...], Several] = ()
     policy: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000

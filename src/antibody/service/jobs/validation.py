@@ -63,7 +63,7 @@ def validate(store: Store, job: Job, policy: Policy, *, worker: str) -> None:
                 tell(
                     session,
                     job.id,
-                    f"{file.cut} answers of the {file.kind} file are cut: the service reads at most "
+                    f"{file.cut} answer(s) of the {file.kind} file are cut at the end: the service reads at most "
                     f"{policy.training.max_length} tokens of an example. Its provider can raise that.",
                     once=f"cut-{file.kind}",
                     level="warn",

@@ -197,7 +197,9 @@ def tell_step(session: Session, *, job: str, entry: Mapping[str, Any], step: int
     data = {"step": step, "train_loss": number(entry["loss"]), "total_steps": total} | {
         name: number(entry[name]) for name in ("weight_share_anchors", "learning_rate", "grad_norm") if name in entry
     }
-    message = f"Step {step}/{total}: training loss={data['train_loss']}"
+    # A step has no loss where the gate withheld every row of its batch.
+    found = "every row was withheld" if data["train_loss"] is None else f"training loss={data['train_loss']}"
+    message = f"Step {step}/{total}: {found}"
     tell(session, job=job, message=message, once=f"step-{step}", type="metrics", data=data)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from antibody.errors import UsageError
 from antibody.service.settings import DEFAULT_FOLDER, StoreSettings
 from antibody.service.storage.database import Database
-from antibody.service.storage.store import Place
+from antibody.service.storage.store import Place, make_private
 
 FOLDER_VARIABLE = "ANTIBODY_FOLDER"
 DATABASE_VARIABLE = "ANTIBODY_DATABASE"
@@ -49,7 +49,7 @@ def opened(place: Place, *, make: bool = False) -> Iterator[Database]:
                     code="no_service",
                 )
             if place.database == _in(place.folder):
-                place.folder.mkdir(parents=True, exist_ok=True)
+                make_private(place.folder)
             print(f"There was no service yet. A new one is made in {database.shown}.", file=sys.stderr, flush=True)
         database.migrate()
         yield database
