@@ -1,5 +1,6 @@
 """`antibody keys` and `antibody review`: which service they mean, that they make none, and what they say."""
 
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -47,6 +48,21 @@ def test_where_no_service_is_none_is_made(command: tuple[str, ...], capsys: pyte
     said = capsys.readouterr().err
     assert f"There is no service in {Path.cwd()}/runs/service/service.sqlite" in said
     assert "ANTIBODY_DATABASE" in said
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("keys", "list"), ("keys", "create"), ("review", "list"), ("serve",)])
+def test_without_the_extra_it_is_named(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("serve", "storage.keys", "jobs.review"):
+        monkeypatch.setitem(sys.modules, f"antibody.service.{name}", None)
+    assert run([*command]) == 2
+    assert "antibody-ft[service]" in capsys.readouterr().err
+
+
+def test_what_is_no_project_makes_no_service() -> None:
+    assert run(["keys", "create", "--project", "A B"]) == 2
     assert list(Path.cwd().iterdir()) == []
 
 

@@ -1,8 +1,8 @@
 """The service's commands: `antibody serve`, `antibody keys ...` and `antibody review ...`."""
 
 import datetime
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any
 
 from cyclopts import App
@@ -25,10 +25,8 @@ UNLIMITED = 100_000
 
 def serve(settings: Annotated[ServeSettings, Flat] = DEFAULT_SERVE) -> None:
     """Serve an OpenAI-compatible fine-tuning API whose jobs are defended."""
-    try:
+    with _extra():
         from antibody.service.serve import serve as run_service
-    except ModuleNotFoundError as error:
-        raise _extra_missing(error) from error
 
     run_service(settings)
 
@@ -49,8 +47,10 @@ def create(
         name: A note, to tell keys apart.
         json: Print one JSON object on standard output.
     """
-    from antibody.service.storage.keys import create_key
+    with _extra():
+        from antibody.service.storage.keys import check_project, create_key
 
+    check_project(project)
     with _database(store, make=True) as database:
         key = create_key(database, project=project, name=name)
     print(to_json({"id": key.id, "project": project, "key": key.secret}) if json else key.secret)
@@ -59,7 +59,8 @@ def create(
 @keys.command(name="list")
 def list_(store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Json = False) -> None:
     """List all keys, without their secrets."""
-    from antibody.service.storage.keys import list_keys
+    with _extra():
+        from antibody.service.storage.keys import list_keys
 
     with _database(store) as database:
         rows = list_keys(database)
@@ -78,7 +79,8 @@ def revoke(key: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> N
         key: Its id, as `antibody keys list` shows it.
         store: Where the service keeps things.
     """
-    from antibody.service.storage.keys import revoke_key
+    with _extra():
+        from antibody.service.storage.keys import revoke_key
 
     with _database(store) as database:
         revoke_key(database, key)
@@ -88,7 +90,8 @@ def revoke(key: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> N
 @review.command(name="list")
 def list_held(store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Json = False) -> None:
     """List the jobs that are held."""
-    from antibody.service.jobs.review import held_jobs
+    with _extra():
+        from antibody.service.jobs.review import held_jobs
 
     with _database(store) as database:
         rows = held_jobs(database)
@@ -106,7 +109,8 @@ def approve(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> 
         job: Its id.
         store: Where the service keeps things.
     """
-    from antibody.service.jobs.review import approve_job
+    with _extra():
+        from antibody.service.jobs.review import approve_job
 
     with _database(store) as database:
         approve_job(database, job)
@@ -121,7 +125,8 @@ def refuse(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> N
         job: Its id.
         store: Where the service keeps things.
     """
-    from antibody.service.jobs.review import refuse_job
+    with _extra():
+        from antibody.service.jobs.review import refuse_job
 
     with _database(store) as database:
         refuse_job(database, job)
@@ -129,10 +134,8 @@ def refuse(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> N
 
 
 def _database(settings: StoreSettings, *, make: bool = False) -> AbstractContextManager[Any]:
-    try:
+    with _extra():
         from antibody.service.storage.place import opened, place_of
-    except ModuleNotFoundError as error:
-        raise _extra_missing(error) from error
 
     return opened(place_of(settings), make=make)
 
@@ -142,15 +145,24 @@ def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    Console(width=UNLIMITED).print(table)
+    Console(width=UNLIMITED, markup=False, highlight=False).print(table)
 
 
-def _extra_missing(error: ModuleNotFoundError) -> UsageError:
-    return UsageError(
-        f"The service needs {error.name}, which is not installed.",
-        hint="pip install 'antibody-ft[service]'",
-        code="extra_missing",
-    )
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Around imports of what only the service needs.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"The service needs {error.name}, which is not installed.",
+            hint="pip install 'antibody-ft[service]'",
+            code="extra_missing",
+        ) from error
 
 
 def _time(seconds: float | None) -> str:

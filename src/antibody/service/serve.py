@@ -152,7 +152,7 @@ def _first_key(store: Store) -> None:
     key = create_key(store.database, project=DEFAULT_PROJECT, name="first")
     print(
         f"The first key, of the project {DEFAULT_PROJECT!r}. It is not shown again:\n  {key.secret}\n"
-        "More: antibody keys create --project NAME",
+        "More, with the options and variables of this server: antibody keys create --project NAME",
         file=sys.stderr,
         flush=True,
     )

@@ -50,7 +50,12 @@ def opened(place: Place, *, make: bool = False) -> Iterator[Database]:
                 )
             if place.database == _in(place.folder):
                 make_private(place.folder)
-            print(f"There was no service yet. A new one is made in {database.shown}.", file=sys.stderr, flush=True)
+            print(
+                f"There was no service yet. A new one is made in {database.shown}; "
+                "`antibody serve` with the same options and variables serves it.",
+                file=sys.stderr,
+                flush=True,
+            )
         database.migrate()
         yield database
 
