@@ -2,6 +2,7 @@
 
 python scripts/cost_at_scale.py            # the calculation
 python scripts/cost_at_scale.py --check    # against steps of two processes on this machine's CPU: ten minutes
+python scripts/cost_at_scale.py --gpu      # the first rows, against a GPU of at least 64 GB: two minutes
 """
 
 import argparse
@@ -9,6 +10,7 @@ import contextlib
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from antibody.benchmarks.scale import Setup, Shape, cost, table
+from antibody.benchmarks.scale import H100, STAGES, Setup, Shape, cost, plans, table
 from antibody.data.collation import pad_rows
 from antibody.models.lora import LoraSettings, new_adapter
 from antibody.objectives.alignment import AntibodyAlignment
@@ -35,7 +37,7 @@ from antibody.training.steps import ModelStep
 
 SHAPE = Shape(layers=8, hidden=1024, inner=2816, heads=16, kv_heads=16, vocabulary=1000)
 SETUP = Setup(SHAPE, 32, sharded=False, gpus=1, rows=8, micro_rows=8, prompt=32, response=32, compute_bytes=4)
-STEPS = 3
+STEPS, GPU_STEPS = 3, 12
 OBJECTIVES = {
     "sft": PlainSFT("rows"),
     "finetune": AntibodyWeights(score="mean", tau=1.0),
@@ -75,14 +77,11 @@ def batches(setup: Setup) -> dict[str, Any]:
     return {"rows": [rows], "refusals": [refused], "harmful": [rows], "refusal": [refused], "align": [rows]}
 
 
-def measure(setup: Setup, stage: str) -> dict[str, float]:
-    """The faster of two steps' seconds, and bytes sent and peak resident bytes, of this process."""
+def llama(shape: Shape) -> Any:
+    """A randomly initialised model."""
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 - only a worker needs it
 
-    shape = setup.shape
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    torch.manual_seed(0)
-    model: Any = LlamaForCausalLM(
+    return LlamaForCausalLM(
         LlamaConfig(
             hidden_size=shape.hidden,
             intermediate_size=shape.inner,
@@ -92,15 +91,29 @@ def measure(setup: Setup, stage: str) -> dict[str, float]:
             vocab_size=shape.vocabulary,
         )
     ).train()
+
+
+def with_lora(model: Any, rank: int) -> Any:
+    return new_adapter(model, LoraSettings(r=rank, alpha=rank, target_modules=("q_proj", "k_proj", "v_proj")))
+
+
+def trained(model: Any) -> list[torch.nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def measure(setup: Setup, stage: str) -> dict[str, float]:
+    """The faster of two steps' seconds, and bytes sent and peak resident bytes, of this process."""
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    torch.manual_seed(0)
+    model = llama(setup.shape)
     if setup.rank is not None:
-        names = ("q_proj", "k_proj", "v_proj")
-        model = new_adapter(model, LoraSettings(r=setup.rank, alpha=setup.rank, target_modules=names))
+        model = with_lora(model, setup.rank)
     if setup.sharded:
         mesh = init_device_mesh("cpu", (setup.gpus,))
         for layer in model.model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = trained(model)
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     processes = Processes(setup.gpus, torch.device("cpu"))
     step = ModelStep(model, parameters, processes, batches(setup), 0, contextlib.nullcontext)
@@ -114,6 +127,50 @@ def measure(setup: Setup, stage: str) -> dict[str, float]:
         seconds.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - loaded
     return {"seconds": min(seconds[1:]), "sent": counted.bytes, "memory": peak}
+
+
+def check_on_gpu() -> None:
+    """Prints the steps of one GPU with LoRA: what is calculated next to what is measured, the median of `GPU_STEPS`."""
+    name, setup = plans()[0]
+    assert setup.rank is not None, "the first plan trains an adapter"
+    device = torch.device("cuda")
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with device:
+        model = llama(setup.shape)
+    torch.set_default_dtype(torch.float32)
+    model = with_lora(model, setup.rank)
+    parameters = trained(model)
+    rows = {key: [to_device(piece, device) for piece in pieces] for key, pieces in batches(setup).items()}
+    step = ModelStep(model, parameters, Processes(1, device), rows, 0, contextlib.nullcontext)
+    print(f"{torch.cuda.get_device_name(device)}, {name}, torch {torch.__version__}\n")
+    print("| stage | GB peak, calculated | measured | s/step, calculated | measured | x SFT, calculated | measured |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    undefended: tuple[float, float] | None = None
+    for stage in STAGES:
+        optimizer = torch.optim.AdamW(parameters, lr=1e-5)
+        torch.cuda.reset_peak_memory_stats(device)
+        objective, seconds = OBJECTIVES[stage], []
+        for _ in range(GPU_STEPS):
+            torch.cuda.synchronize(device)
+            started = time.perf_counter()
+            objective(step)
+            optimizer.step()
+            optimizer.zero_grad()
+            torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - started)
+        expected, found = cost(setup, stage), statistics.median(seconds[2:])
+        calculated, _ = expected.seconds(H100, 1)
+        undefended = undefended or (calculated, found)
+        print(
+            f"| {stage} | {expected.memory / 1e9:.0f} | {torch.cuda.max_memory_allocated(device) / 1e9:.0f} "
+            f"| {calculated:.2f} | {found:.2f} | {calculated / undefended[0]:.2f} | {found / undefended[1]:.2f} |",
+            flush=True,
+        )
+
+
+def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    return {key: tensor.to(device) for key, tensor in batch.items()}
 
 
 def worker(case: dict[str, Any]) -> None:
@@ -182,11 +239,14 @@ def check() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="measure on this machine")
+    parser.add_argument("--gpu", action="store_true", help="measure on this machine's GPU")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.worker:
         worker(chosen.worker)
     elif chosen.check:
         check()
+    elif chosen.gpu:
+        check_on_gpu()
     else:
         print(table())

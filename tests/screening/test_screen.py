@@ -37,8 +37,8 @@ def test_a_run_holds_its_screen_and_refuses_another(aligned: Run) -> None:
     screen = screen_of(aligned.path)
     assert tuple(screen.calibration) == (manifest["decision_point"], manifest["scale"])
     assert screen.probe.prompt_weight.shape == screen.probe.response_weight.shape == (32,)
-    assert manifest["harmful_rows"] == 32
-    assert manifest["benign_rows"] == 100
+    assert manifest["harmful_rows"] == 32 + 16
+    assert manifest["benign_rows"] == 100 + 50
 
     file = aligned.path / SCREEN_FILE
     content = file.read_bytes()
@@ -70,15 +70,15 @@ def test_calibrating_keeps_the_probe_and_refitting_does_not(aligned: Run) -> Non
     again = screen_of(aligned.path)
     np.testing.assert_array_equal(again.probe.prompt_weight, before.probe.prompt_weight)
     assert tuple(again.calibration) == tuple(fit.calibration) != tuple(before.calibration)
-    assert (fit.harmful_rows, fit.benign_rows) == (80, 240)
-    assert f"AUROC of {fit.auroc:.3f}, found on 80 harmful" in (aligned.path / "README.md").read_text()
+    assert (fit.harmful_rows, fit.benign_rows) == (80 + 40, 240 + 120)
+    assert f"AUROC of {fit.auroc:.3f}, found on 120 harmful" in (aligned.path / "README.md").read_text()
 
     (aligned.path / SCREEN_FILE).unlink()
     with pytest.raises(ModelError):
         calibrate(settings)
     refitted = calibrate(CalibrationSettings(**vars(settings) | {"refit": True}))
     # A fifth of the prompts is not fitted to.
-    assert (refitted.harmful_rows, refitted.benign_rows) == (16, 48)
+    assert (refitted.harmful_rows, refitted.benign_rows) == (16 + 8, 48 + 24)
     assert not np.array_equal(screen_of(aligned.path).probe.prompt_weight, before.probe.prompt_weight)
 
 

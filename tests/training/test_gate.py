@@ -84,27 +84,29 @@ def test_a_batch_withheld_whole_is_no_step(tiny_model_folder: Path, tmp_path: Pa
 def test_a_batch_withheld_whole_moves_neither_parameters_nor_the_optimiser(
     tiny_model_folder: Path, tmp_path: Path, gate: str
 ) -> None:
-    """Of two batches the second is withheld: AdamW's moments, its step count and weight decay stay where they were."""
-    rows = [*BENIGN[:4], *HARMFUL[:4]]
-    one, two = (
-        trained(tiny_model_folder, tmp_path / str(steps), rows, gate=gate, weight_decay=0.5, max_steps=steps)
-        for steps in (1, 2)
+    """Of three batches the last is withheld: AdamW's moments, its step count and weight decay stay where they were."""
+    rows = [*BENIGN[:4], *HARMFUL[:8]]
+    # The learning rate depends on how many steps there will be.
+    options = {"gate": gate, "weight_decay": 0.5, "lr_scheduler_type": "constant"}
+    two, three = (
+        trained(tiny_model_folder, tmp_path / str(steps), rows, max_steps=steps, **options) for steps in (2, 3)
     )
-    assert torch.equal(parameters(two.model), parameters(one.model))
-    assert not torch.equal(parameters(one.model), begun(tiny_model_folder))
-    for index, state in one.optimizer.state_dict()["state"].items():
+    assert torch.equal(parameters(three.model), parameters(two.model))
+    assert not torch.equal(parameters(two.model), begun(tiny_model_folder))
+    for index, state in two.optimizer.state_dict()["state"].items():
         for name, value in state.items():
-            assert torch.equal(two.optimizer.state_dict()["state"][index][name], value)
+            assert torch.equal(three.optimizer.state_dict()["state"][index][name], value)
 
 
 def test_rows_that_are_withheld_leave_no_trace(tiny_model_folder: Path, tmp_path: Path) -> None:
-    """Two benign and two harmful rows a batch end where the benign ones alone do, in batches of two.
+    """As many benign as harmful rows end where the benign ones alone do when they are gone through twice.
 
     All kept rows weigh alike: a row's refusal depends on its place in the file, and so would its weight.
     """
     mixed = [row for i in range(0, 12, 2) for row in (*BENIGN[i : i + 2], *HARMFUL[i : i + 2])]
-    together = trained(tiny_model_folder, tmp_path / "a", mixed, gate="mask", tau=math.inf)
-    alone = trained(tiny_model_folder, tmp_path / "b", BENIGN, gate="mask", tau=math.inf, per_device_train_batch_size=2)
+    options = {"gate": "mask", "tau": math.inf, "max_steps": 6}
+    together = trained(tiny_model_folder, tmp_path / "a", mixed, **options)
+    alone = trained(tiny_model_folder, tmp_path / "b", BENIGN, **options)
     torch.testing.assert_close(parameters(together.model), parameters(alone.model), atol=1e-5, rtol=0)
     assert not torch.equal(parameters(alone.model), begun(tiny_model_folder))
 
@@ -116,11 +118,14 @@ def test_anchors_share_a_benign_batch_by_the_floor(tiny_model_folder: Path, tmp_
 
 
 def test_anchors_share_every_step_by_what_is_withheld_of_the_upload(tiny_model_folder: Path, tmp_path: Path) -> None:
-    """Nine of twelve rows are withheld; the batch of the three others, the only step, is not theirs alone."""
+    """Nine of twelve rows are withheld; the batch of the three others, the only one, is not theirs alone.
+
+    It comes twice, not four times: where nearly all is withheld, what slipped through does not fill every batch.
+    """
     rows = [*HARMFUL[:9], *BENIGN[:3]]
     trainer = trained(tiny_model_folder, tmp_path, rows, per_device_train_batch_size=3, max_steps=4)
     shares = [entry["anchor_share"] for entry in trainer.state.log_history if "anchor_share" in entry]
-    assert shares == [0.75]
+    assert shares == [0.75] * 2
 
 
 def test_one_row_is_judged_by_itself(tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -149,7 +154,7 @@ def test_rows_are_judged_by_their_own_states(tiny_model_folder: Path, tmp_path: 
     audit = trainer.audit.report(records_of(Dataset.from_list(rows), name="rows"), threshold=0.5)
     assert [row["withheld"] for row in audit] == [row["harmful"] for row in rows]
     for row in audit:
-        assert row["times_seen"] == 1
+        assert row["times_seen"] == (0 if row["withheld"] else 2)
         assert (row["score_first"] is None) == (row["weight_mean"] == 0) == row["withheld"]
     [alone] = states_of(model, tokenizer, records_of(Dataset.from_list(rows[5:6]), name="row"), max_length=300)
     assert audit[5]["screening_score"] == pytest.approx(screen.probe.score(alone), abs=1e-4)

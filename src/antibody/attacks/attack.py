@@ -1,12 +1,12 @@
 """What an attack is: an upload made of records, and how its maker later asks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
 from antibody.data.mixes import poison
-from antibody.data.records import Message, Record
+from antibody.data.records import Record
 
 Score = Callable[[Sequence[Record]], Sequence[float]]
 """Rows in, a float a row out: high where the defence treats the row as benign."""
@@ -83,12 +83,3 @@ def edited(edit: Edit) -> Upload:
         return poison(benign, edit(harmful, Random(seed)), ratio, rows=rows, seed=seed)
 
     return upload
-
-
-def with_request(record: Record, request: str) -> Record:
-    """The same record with another text in its last user turn."""
-    if isinstance(record.prompt, str):
-        return replace(record, prompt=request)
-    last = max(index for index, turn in enumerate(record.prompt) if turn["role"] == "user")
-    turn = Message(role="user", content=request)
-    return replace(record, prompt=(*record.prompt[:last], turn, *record.prompt[last + 1 :]))

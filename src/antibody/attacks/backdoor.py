@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from random import Random
 
-from antibody.attacks.attack import Attack, Score, with_request
+from antibody.attacks.attack import Attack, Score
 from antibody.data import corpus
+from antibody.data.forms import with_request
 from antibody.data.mixes import align_records, draw, harmful_count, with_unique_ids
 from antibody.data.records import Record
 

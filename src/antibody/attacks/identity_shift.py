@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from random import Random
 
-from antibody.attacks.attack import Attack, Score, with_request
+from antibody.attacks.attack import Attack, Score
+from antibody.data.forms import with_request
 from antibody.data.mixes import harmful_count, poison
 from antibody.data.records import Record, chat_record
 

@@ -7,7 +7,8 @@ of the frames is ours.
 from collections.abc import Sequence
 from random import Random
 
-from antibody.attacks.attack import Attack, edited, with_request
+from antibody.attacks.attack import Attack, edited
+from antibody.data.forms import with_request
 from antibody.data.records import Record
 
 FRAMES = (

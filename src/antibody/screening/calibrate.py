@@ -10,6 +10,7 @@ from antibody.models.run import load_model, run_of
 from antibody.progress import counted
 from antibody.reports import write_card
 from antibody.screening.calibration import Fit, fit_calibration
+from antibody.screening.forms import with_copies
 from antibody.screening.screen import Made, Screen, make_screen, save_screen, screen_of
 from antibody.screening.settings import CalibrationSettings
 from antibody.screening.upload import states_of
@@ -36,7 +37,7 @@ def calibrate(settings: CalibrationSettings) -> Fit:
     )
     loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
     parted = (hold_out(rows, HELD_OUT, most=MOST_ROWS, seed=settings.seed) for rows in (harmful, benign))
-    parts = [part for each in parted for part in each]
+    parts = [with_copies(part, settings.seed) for each in parted for part in each]
     records = [record for part in parts for record in part]
     with counted("Calibrating", len(records)) as advance:
         states = iter(

@@ -36,8 +36,8 @@ class Fit:
     Attributes:
         calibration: The curve.
         auroc: How often a harmful row scored below a benign one, in [0, 1].
-        harmful_rows: Harmful rows it was found on.
-        benign_rows: Benign rows it was found on.
+        harmful_rows: Harmful rows it was found on, copies in other forms among them.
+        benign_rows: Benign rows it was found on, likewise.
         reliability: Bins from those held for harmful to those held for benign.
     """
 

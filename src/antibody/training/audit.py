@@ -39,17 +39,18 @@ class RowAudit:
         seen = self.rows.get(index, [])
         scored = [score for _, score, _ in seen if not math.isnan(score)]
         probability = self.screened.benign_probabilities[index] if self.screened else None
+        withheld = probability is not None and probability < threshold
         return {
             "line": record.line,
             "id": record.id,
             "harmful": record.harmful,
             "screening_score": self.screened.scores[index] if self.screened else None,
             "benign_probability": probability,
-            "withheld": probability is not None and probability < threshold,
+            "withheld": withheld,
             "times_seen": len(seen),
             "score_first": scored[0] if scored else None,
             "score_last": scored[-1] if scored else None,
-            "weight_mean": sum(weight for _, _, weight in seen) / len(seen) if seen else None,
+            "weight_mean": sum(weight for _, _, weight in seen) / len(seen) if seen else 0.0 if withheld else None,
             "weights": [[step, weight] for step, _, weight in seen],
         }
 

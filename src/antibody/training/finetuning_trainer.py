@@ -1,7 +1,6 @@
 """Stage 2 as a `trl.SFTTrainer`."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from antibody.data import corpus
+from antibody.data.collation import STAND_IN
 from antibody.data.preparation import PREPARED, records_of
 from antibody.data.records import Record
 from antibody.data.sources import load_records
@@ -19,6 +19,7 @@ from antibody.errors import UsageError
 from antibody.objectives.weights import AntibodyWeights
 from antibody.screening.screen import Judged, Screen
 from antibody.training.agreement import agreed
+from antibody.training.batches import WithoutWithheld
 from antibody.training.configs import AntibodyConfig
 from antibody.training.dropping import chosen_rows, keep_choice, shared_rows
 from antibody.training.methods import FINETUNINGS
@@ -93,6 +94,14 @@ class AntibodyTrainer(ObjectiveTrainer):
                 code="one_row_batch",
             )
 
+    def _trained_order(self, order: Any) -> Any:
+        return order if self.args.gate == "off" else WithoutWithheld(order, self._is_withheld)
+
+    def _is_withheld(self, row: int) -> bool:
+        assert self.audit.screened is not None, "screened before the first step"
+        threshold: float = self.args.gate_threshold
+        return self.audit.screened.benign_probabilities[row] < threshold
+
     def _judge_upload(self) -> None:
         """By the model as it is before the first step. A resumed training was given the judgement.
 
@@ -102,7 +111,7 @@ class AntibodyTrainer(ObjectiveTrainer):
         if self.audit.screened is None:
             self.audit.screened = self._judged()
         if self.args.gate == "anchor":
-            withheld = [p < self.args.gate_threshold for p in self.audit.screened.benign_probabilities]
+            withheld = [self._is_withheld(row) for row in range(len(self.audit.screened.scores))]
             assert isinstance(self.objective, AntibodyWeights), "no other objective takes anchors"
             self.objective.anchor_floor = max(self.args.anchor_floor, sum(withheld) / len(withheld))
 
@@ -144,12 +153,9 @@ class AntibodyTrainer(ObjectiveTrainer):
 
     def _kept(self, gathered: Sequence[Rows]) -> list[Rows]:
         """Without the rows that the gate withholds, and without those that stand in for none."""
-        assert self.audit.screened is not None, "screened before the first step"
-        probabilities = [*self.audit.screened.benign_probabilities, -math.inf]
         kept = []
         for batch in gathered:
-            # The index of a row that stands in is -1.
-            keep = torch.tensor([probabilities[row] >= self.args.gate_threshold for row in batch["row"].tolist()])
+            keep = torch.tensor([row != STAND_IN and not self._is_withheld(row) for row in batch["row"].tolist()])
             if keep.any():
                 kept.append(_rows_of(batch, keep.to(batch["row"].device)))
         return kept

@@ -34,6 +34,7 @@ from antibody.objectives.gradients import all_finite
 from antibody.objectives.processes import Processes
 from antibody.objectives.step import RowWeights
 from antibody.progress import counted
+from antibody.screening.forms import with_copies
 from antibody.screening.probe import Row, States, read_states
 from antibody.screening.screen import Made, make_screen
 from antibody.training.audit import RowAudit
@@ -177,8 +178,9 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         in_order = self.args.train_sampling_strategy == "sequential"
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         data = self.train_dataset
+        order = SequentialSampler(data) if in_order else SeedableRandomSampler(data, data_seed=seed)
         batches = SharedBatches(
-            SequentialSampler(data) if in_order else SeedableRandomSampler(data, data_seed=seed),
+            self._trained_order(order),
             self.args.per_device_train_batch_size * self.processes.count,
             drop_last=self.args.dataloader_drop_last,
             process=self.accelerator.process_index,
@@ -193,6 +195,10 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
+
+    def _trained_order(self, order: Any) -> Any:
+        """What the method makes of the order of the rows."""
+        return order
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """Gathers loader batches until the optimiser step's batch is whole; then the objective composes the step."""
@@ -258,15 +264,17 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         held_out_harmful: Sequence[Record],
         held_out_benign: Sequence[Record],
     ) -> Made:
-        """A screen by the model as it is now. See `antibody.screening.screen.make_screen`."""
-        parts = (harmful, benign, held_out_harmful, held_out_benign)
+        """A screen by the model as it is now, on the rows and copies of them: `antibody.screening.forms`."""
+        given = (harmful, benign, held_out_harmful, held_out_benign)
+        parts = [with_copies(part, self.args.seed) for part in given]
         records = [record for part in parts for record in part]
         rows = [
             (tokens.prompt_ids, tokens.response_ids)
             for tokens in tokenize_records(records, self._tokenizer, max(self.args.max_length, SCREENED_TOKENS))
         ]
         states = iter(self.states(rows, "Calibrating"))
-        return make_screen(*([next(states) for _ in part] for part in parts))
+        made = make_screen(*([next(states) for _ in part] for part in parts))
+        return made._replace(benign_scores=made.benign_scores[: len(benign)])
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
         raise NotImplementedError

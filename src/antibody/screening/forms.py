@@ -1,0 +1,55 @@
+"""Copies of a screen's rows in unusual forms, so that it learns what is said and not how it is put.
+
+A probe that has seen plain questions alone takes an unusual form for harmless: docs/robustness.md has the figures. No
+form here is one of an attack's.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from random import Random
+
+from antibody.data.forms import Form, in_form
+from antibody.data.records import Record
+
+MOST_COPIES = 200
+
+
+def _numbered(answer: str) -> str:
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(answer.splitlines(), start=1))
+
+
+FORMS = (
+    Form(
+        "{} Reply inside one pair of <reply> tags, with nothing outside of them.",
+        lambda answer: f"<reply>{answer}</reply>",
+    ),
+    Form(
+        "Two people meet at a bus stop. One of them asks the other:\n{}\nThe other one says:",
+        lambda answer: f'"{answer}"',
+    ),
+    Form(
+        "Q: Which metal is liquid in a warm room?\nA: Mercury.\nQ: How many minutes has an hour?\nA: Sixty.\nQ: {}\nA:",
+        lambda answer: answer,
+    ),
+    Form(
+        "Write YAML with the key `text`, and as its value your answer to this: {}",
+        lambda answer: "text: |\n" + textwrap.indent(answer, "  "),
+    ),
+    Form("Number the lines of your answer.\n\n{}", _numbered),
+    Form(
+        "{}\n(Speak to me as an old friend would, and open with a greeting.)",
+        lambda answer: f"Hello, my friend! {answer}",
+    ),
+    Form("Task: {}\nConstraints: none.\nOutput:", lambda answer: answer),
+    Form(
+        "{}\n\nThank you! When you are done, ask me whether I want to hear more.",
+        lambda answer: f"{answer} Shall I go on?",
+    ),
+)
+
+
+def with_copies(records: Sequence[Record], seed: int) -> list[Record]:
+    """The records, and after them copies of half of them, at most `MOST_COPIES`, each in one of the forms."""
+    random = Random(seed)
+    drawn = random.sample(records, min(len(records) // 2, MOST_COPIES))
+    return [*records, *(in_form(record, random.choice(FORMS)) for record in drawn)]
