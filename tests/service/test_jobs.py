@@ -3,7 +3,6 @@
 import io
 import json
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -24,11 +23,11 @@ from antibody.service.jobs.results import audit_jsonl
 from antibody.service.jobs.review import approve_job, held_jobs, refuse_job
 from antibody.service.jobs.states import FINISHED, REACHED_FROM, move
 from antibody.service.jobs.worker import _attempt, _explained
-from antibody.service.policy import Defence, Policy, Retention
-from antibody.service.storage.files import add_file, stored_bytes
+from antibody.service.policy import Defence, Policy
+from antibody.service.storage.files import add_file
 from antibody.service.storage.keys import KeyRing, create_key
 from antibody.service.storage.store import Store
-from antibody.service.storage.tables import Event, File, Job, Upload, UploadPart
+from antibody.service.storage.tables import Event, Job
 from antibody.service.wire.jobs import Hyperparameters, JobCreate, JobStatus
 
 POLICY = Policy.model_validate({"models": {"tiny": {"run": "smollm2-135m", "allow_unaligned": True}}})
@@ -227,80 +226,6 @@ def test_a_defect_fails_one_job_and_says_nothing_of_its_content(
     assert error["code"] == "server_error"
     assert "KeyError at test_jobs.py" in caplog.text
     assert "secret" not in caplog.text + str(error)
-
-
-def test_what_expired_is_removed_and_no_longer_counted(store: Store) -> None:
-    job = new_job(store)
-    project, kept = read(store, job).project_id, store.blobs.store(io.BytesIO(b"kept"))
-    part = store.blobs.store(io.BytesIO(b"part"))
-    with store.database.writing() as session:
-        session.execute(update(File).values(expires_at=1.0))
-        add_file(session, project, kept, filename="kept.jsonl", purpose="fine-tune")
-        when: dict[str, Any] = {"status": "pending", "created_at": 0.0, "expires_at": 1.0}
-        session.add(Upload(id="u", project_id=project, filename="a", purpose="fine-tune", bytes=9, **when))
-        session.flush()
-        session.add(UploadPart(id="p", upload_id="u", sha256=part.sha256, bytes=4, created_at=0.0))
-        assert stored_bytes(session, project) == 4
-        move(session, job, "cancelled")
-    assert store.sweep(grace=-1) == 2
-    assert store.blobs.names() == [kept.sha256]
-
-
-def test_directories_of_jobs_that_made_nothing_go_and_their_audits_stay(store: Store) -> None:
-    ended = {"failed": 1.0, "cancelled": 1.0, "paused": None, "succeeded": 1.0}
-    jobs = {status: new_job(store) for status in ended}
-    lately, leased = new_job(store), new_job(store)
-    for status, job in (*jobs.items(), ("failed", lately), ("failed", leased)):
-        set_status(store, job, status=status, finished_at=time.time() if job == lately else ended[status])
-        (store.place.runs / job / "run" / "checkpoints").mkdir(parents=True)
-        (store.place.runs / job / "run" / "audit.jsonl").write_text("{}")
-    set_status(store, leased, leased_until=time.time() + 100)
-
-    def left() -> set[str]:
-        return {path.parent.name for path in store.place.runs.glob("*/run")}
-
-    store.sweep(Retention(failed_days=None))
-    assert left() == {*jobs.values(), lately, leased}
-    for _ in range(2):
-        store.sweep()
-        assert left() == {*jobs.values(), lately, leased} - {jobs["failed"]}
-    assert [path.name for path in (store.place.runs / jobs["failed"]).iterdir()] == ["audit.jsonl"]
-    store.sweep(Retention(cancelled_days=1))
-    assert left() == {jobs["paused"], jobs["succeeded"], lately, leased}
-
-
-def test_what_is_stored_again_while_it_is_swept_away_is_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = store.blobs.store(io.BytesIO(b"again"))
-    remove, again = store.blobs.remove, threading.Thread(target=store.blobs.store, args=(io.BytesIO(b"again"),))
-
-    def at_the_last_moment(sha256: str) -> None:
-        again.start()
-        # It cannot come in between; where it could, this is time enough.
-        again.join(0.5)
-        remove(sha256)
-
-    monkeypatch.setattr(store.blobs, "remove", at_the_last_moment)
-    # With this grace it would take what is being stored for old.
-    monkeypatch.setattr(store.blobs, "clean_spool", lambda _: None)
-    assert store.sweep(grace=-1) == 1
-    again.join()
-    assert b"".join(store.blobs.pieces(old.sha256)) == b"again"
-
-
-def test_files_of_unfinished_jobs_and_no_others_survive_their_deletion(store: Store) -> None:
-    job = new_job(store)
-    sha256 = read(store, job).training_sha256
-    with store.database.writing() as session:
-        session.execute(update(Job).where(Job.id == job).values(training_file="gone"))
-        for table in ("files",):
-            session.connection().exec_driver_sql(f"DELETE FROM {table}")
-    assert store.sweep(grace=-1) == 0
-    assert b"".join(store.blobs.pieces(sha256)) == rows(10)
-    with store.database.writing() as session:
-        move(session, job, "cancelled")
-    assert store.sweep() == 0
-    assert store.sweep(grace=-1) == 1
-    assert store.blobs.names() == []
 
 
 def test_held_jobs_wait_for_the_provider(store: Store) -> None:

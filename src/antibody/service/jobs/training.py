@@ -23,6 +23,7 @@ from antibody.service.jobs.watching import Watched, tell_step, watch
 from antibody.service.policy import Defence
 from antibody.service.storage.database import database_time
 from antibody.service.storage.files import store_result
+from antibody.service.storage.runs import TRAINING_ROWS, VALIDATION_ROWS
 from antibody.service.storage.store import Store
 from antibody.service.storage.tables import Checkpoint, Job, Model
 from antibody.service.wire.jobs import JobError
@@ -63,7 +64,7 @@ def train(store: Store, order: Order, job: Job) -> None:
         lease_seconds=order.lease_seconds,
         defence=begun.defence,
         approved=job.approved,
-        validation=folder / "validation.jsonl" if job.validation_sha256 else None,
+        validation=folder / VALIDATION_ROWS if job.validation_sha256 else None,
     )
     run = launch(
         partial(finetune, watch=partial(watch, watched)),
@@ -89,7 +90,7 @@ def _tell_missing_steps(store: Store, job: Job, run: Path) -> None:
 
 
 def _fetch(store: Store, job: Job, folder: Path) -> None:
-    for sha256, name in ((job.training_sha256, "training.jsonl"), (job.validation_sha256, "validation.jsonl")):
+    for sha256, name in ((job.training_sha256, TRAINING_ROWS), (job.validation_sha256, VALIDATION_ROWS)):
         if sha256 and not (folder / name).exists():
             store.blobs.fetch(sha256, folder / name)
 
@@ -98,7 +99,7 @@ def _begun_with(store: Store, order: Order, job: Job, folder: Path) -> Begun:
     """What the job was begun with: a policy that changed meanwhile does not touch it."""
     file = folder / SETTINGS_FILE
     if not file.exists():
-        rows = len(read_records(folder / "training.jsonl").records)
+        rows = len(read_records(folder / TRAINING_ROWS).records)
         used = resolve(job, order.policy, rows=rows, processes=order.processes)
         settings = settings_of(job, order.policy, used, folder)
         content = {
@@ -112,7 +113,7 @@ def _begun_with(store: Store, order: Order, job: Job, folder: Path) -> Begun:
     known_settings = {name: value for name, value in content["settings"].items() if name in known}
     with store.database.writing() as session:
         session.execute(update(Job).where(Job.id == job.id).values(used=content["used"]))
-    here = {"output": folder / "run", "data": str(folder / "training.jsonl")}
+    here = {"output": folder / "run", "data": str(folder / TRAINING_ROWS)}
     # One that an older version began does not say.
     defence = content.get("defence") or order.policy.defence
     return Begun(FinetuningSettings(**known_settings | here), Defence.model_validate(defence))

@@ -30,13 +30,14 @@ from antibody.service.jobs.stopping import HeldError, StoppedError
 from antibody.service.jobs.validation import validate
 from antibody.service.jobs.waiting import wait_for_disk, wait_for_memory
 from antibody.service.storage.full import disk_is_full
+from antibody.service.storage.runs import TRAINING_ROWS, VALIDATION_ROWS, forget_rows
 from antibody.service.storage.store import Store, open_store
 from antibody.service.storage.tables import Job
 from antibody.service.wire.jobs import JobError, JobStatus
 
 logger = logging.getLogger(__name__)
 
-ROW_FILES = ("training.jsonl", "validation.jsonl")
+PARAMETERS = {TRAINING_ROWS: "training_file", VALIDATION_ROWS: "validation_file"}
 CLAIMED: dict[Role, tuple[JobStatus, ...]] = {"train": ("queued", "running"), "validate": ("validating_files",)}
 # Longest between two attempts to begin a job that another process of this machine still holds.
 BACK_OFF = 2.0
@@ -199,18 +200,18 @@ def _stopped(store: Store, order: Order, job: str, stopped: StoppedError) -> Non
 
 
 def _forget_rows(store: Store, job: str) -> None:
-    """A finished job's rows stay in the user's file alone."""
+    """Of a job that is finished. One that its user cancels later is the sweep's."""
     with store.database.reading() as session:
         finished = session.scalar(select(Job.finished_at).where(Job.id == job)) is not None
-    for name in ROW_FILES if finished else ():
-        (store.place.runs / job / name).unlink(missing_ok=True)
+    if finished:
+        forget_rows(store.place.runs / job)
 
 
 def _explained(error: AntibodyError, job: Job) -> JobError:
     """An error of ours, in the wire's codes and without our paths."""
     message = f"{error.message} {error.hint}"
-    if isinstance(error, DataError) and error.path and error.path.endswith(("training.jsonl", "validation.jsonl")):
-        param = "training_file" if error.path.endswith("training.jsonl") else "validation_file"
+    param = PARAMETERS.get(Path(error.path).name) if isinstance(error, DataError) and error.path else None
+    if isinstance(error, DataError) and error.path and param is not None:
         name = job.training_name if param == "training_file" else job.validation_name
         return JobError(code=f"invalid_{param}", message=message.replace(error.path, str(name)), param=param)
     if error.code == "mostly_suppressed":
