@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from service.conftest import Postgres
 from sqlalchemy import select
@@ -42,6 +43,8 @@ def test_a_blob_is_named_by_its_content_and_kept_once(blobs: BlobStore, tmp_path
 
 class Remembering(MemoryFileSystem):
     """Remembers listings, as those of object stores do."""
+
+    find = AbstractFileSystem.find
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
         path = self._strip_protocol(path)
