@@ -10,19 +10,21 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from service.conftest import rows
+from service.conftest import eventually, rows
 from sqlalchemy import select, update
 
 from antibody.errors import DataError, UsageError
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.hyperparameters import resolve
-from antibody.service.jobs.leases import alone_in, claim, look, release, release_all, renew
+from antibody.service.jobs.leases import alone_in, claim, look, release, release_all, renew, writing_if_held
 from antibody.service.jobs.orders import Order, read_order
 from antibody.service.jobs.records import act, create_job
 from antibody.service.jobs.results import audit_jsonl
 from antibody.service.jobs.review import approve_job, held_jobs, refuse_job
 from antibody.service.jobs.states import FINISHED, REACHED_FROM, move
-from antibody.service.jobs.worker import _attempt, _explained
+from antibody.service.jobs.stopping import LostLeaseError
+from antibody.service.jobs.waiting import wait_for_disk
+from antibody.service.jobs.worker import _attempt, _explained, _heartbeat
 from antibody.service.policy import Defence, Policy
 from antibody.service.storage.files import add_file
 from antibody.service.storage.keys import KeyRing, create_key
@@ -257,6 +259,56 @@ def test_a_stopped_worker_does_not_resume_what_was_paused(sqlite_store: Store, s
     with sqlite_store.database.writing() as session:
         assert move(session, job, "queued", only_from="running") is queued
     assert read(sqlite_store, job).status == ("queued" if queued else "paused")
+
+
+def test_a_stop_between_claim_and_running_is_not_lost(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, stopping, beats = new_job(sqlite_store), threading.Event(), threading.Semaphore(0)
+    set_status(sqlite_store, job, status="queued")
+    mine = order(sqlite_store, "train")._replace(lease_seconds=0.2)
+    assert claim(sqlite_store.database, "me", ["queued"], 100) == job
+    stopping.set()
+
+    def counted(*arguments: Any) -> bool:
+        beats.release()
+        return renew(*arguments)
+
+    monkeypatch.setattr("antibody.service.jobs.worker.renew", counted)
+    with _heartbeat(sqlite_store, mine, job, stopping):
+        for _ in range(2):
+            assert beats.acquire(timeout=30)
+        with sqlite_store.database.writing() as session:
+            assert move(session, job, "running", worker="me")
+        eventually(lambda: read(sqlite_store, job).status == "queued", seconds=30)
+        with sqlite_store.database.writing() as session:
+            act(session, session.scalars(select(Job).where(Job.id == job)).one(), "pause")
+        for _ in range(2):
+            assert beats.acquire(timeout=30)
+    assert read(sqlite_store, job).status == "paused"
+
+
+def test_an_estimate_goes_with_what_was_estimated(store: Store) -> None:
+    for verb in ("pause", "cancel"):
+        job = new_job(store)
+        set_status(store, job, status="running", estimated_finish=1.0)
+        with store.database.writing() as session:
+            assert act(session, session.scalars(select(Job).where(Job.id == job)).one(), verb) is None
+        assert read(store, job).estimated_finish is None
+
+
+def test_who_lost_the_lease_says_nothing_more(store: Store) -> None:
+    job = new_job(store)
+    set_status(store, job, status="running", leased_until=1.0, worker="one")
+    with writing_if_held(store.database, "one", job) as session:
+        tell(session, job, "It has run out, and is nobody else's.")
+    assert claim(store.database, "two", ["running"], 100) == job
+    for worker in ("one", "three"):
+        with pytest.raises(LostLeaseError), writing_if_held(store.database, worker, job) as session:
+            tell(session, job, "Another's.")
+        wait_for_disk(store.database, worker, job)
+    with store.database.reading() as session:
+        messages = list(session.scalars(select(Event.message).where(Event.job_id == job).order_by(Event.number)))
+    assert messages[2:] == ["It has run out, and is nobody else's."]
+    assert read(store, job).not_before is None
 
 
 def test_one_process_at_a_time_in_a_directory(tmp_path: Path) -> None:

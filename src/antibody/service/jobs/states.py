@@ -45,8 +45,10 @@ def move(
     Returns:
         Whether it was moved.
     """
+    # An estimate is only of a job that is running, and is made anew.
+    values["estimated_finish"] = None
     if to in FINISHED:
-        values |= {"finished_at": database_time(session), "estimated_finish": None, "held": False}
+        values |= {"finished_at": database_time(session), "held": False}
     reached_from = REACHED_FROM[to] if only_from is None else REACHED_FROM[to] & {only_from}
     query = update(Job).where(Job.id == job, Job.status.in_(sorted(reached_from)))
     if worker is not None:

@@ -21,7 +21,7 @@ from antibody.errors import AntibodyError, DataError, TrainingError
 from antibody.failures import machine_failures
 from antibody.quiet import quieten_libraries
 from antibody.service.jobs.events import tell
-from antibody.service.jobs.leases import alone_in, claim, release, renew
+from antibody.service.jobs.leases import alone_in, claim, release, renew, status_if_held
 from antibody.service.jobs.orders import Order, Role, read_order
 from antibody.service.jobs.records import fail
 from antibody.service.jobs.room import disk_has_room, memory_for
@@ -89,22 +89,24 @@ def _heartbeat(store: Store, order: Order, job: str, stopping: threading.Event) 
     """Meanwhile renews the lease; once told to stop, puts the job back into the queue, which its training notices."""
 
     def beat(ended: threading.Event) -> None:
-        put_back = False
         while not ended.wait(min(1.0, order.lease_seconds / 4)):
             try:
                 renew(store.database, order.worker, job, order.lease_seconds)
                 # A job whose files are being read is read again, and must not be queued unread.
-                if stopping.is_set() and not put_back and order.role == "train":
-                    with store.database.writing() as session:
-                        # One that its user paused, or the policy holds, stays so.
-                        if move(session, job, "queued", worker=order.worker, only_from="running"):
-                            tell(session, job, "The worker is being stopped; the job continues from its checkpoint.")
-                    put_back = True
+                if stopping.is_set() and order.role == "train":
+                    _put_back(store, order, job)
             except DBAPIError:
                 logger.warning("The database does not answer; the lease of %s is not renewed.", job)
 
     with meanwhile(beat):
         yield
+
+
+def _put_back(store: Store, order: Order, job: str) -> None:
+    """At every beat: it may be running only now. One that its user paused, or the policy holds, stays so."""
+    with store.database.writing() as session:
+        if move(session, job, "queued", worker=order.worker, only_from="running"):
+            tell(session, job, "The worker is being stopped; the job continues from its checkpoint.")
 
 
 def _attempt(store: Store, order: Order, job_id: str) -> bool:
@@ -170,10 +172,10 @@ def _train(store: Store, order: Order, job: Job) -> bool:
             threading.Event().wait(BACK_OFF)
             return True
         with store.database.writing() as session:
-            begun = move(session, job.id, "running", worker=order.worker)
-            if begun:
+            if move(session, job.id, "running", worker=order.worker):
                 tell(session, job.id, "Fine-tuning job started", once="started")
-            elif job.status != "running":
+            elif status_if_held(session, order.worker, job.id) != "running":
+                # Cancelled or paused since it was claimed.
                 return True
             elif job.attempts > 1:
                 tell(session, job.id, "The worker was lost; the job continues from its last checkpoint.", level="warn")
