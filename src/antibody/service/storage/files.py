@@ -49,9 +49,10 @@ def add_file(
     return file
 
 
-def find_file(session: Session, project: str, file_id: str) -> File | None:
-    """A file of the project that has not expired."""
-    file: File | None = session.scalar(owned(File, project).where(File.id == file_id))
+def find_file(session: Session, project: str, file_id: str, *, kept: bool = False) -> File | None:
+    """A file of the project that has not expired. `kept`: nobody deletes it before the transaction's end."""
+    query = owned(File, project).where(File.id == file_id)
+    file: File | None = session.scalar(query.with_for_update(read=True) if kept else query)
     if file is not None and file.expires_at is not None and file.expires_at < time.time():
         return None
     return file
