@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from antibody.data.reading import read_prompts, read_records, read_texts
+from antibody.data.reading import read_prompts, read_records, read_texts, stream_records
 from antibody.errors import DataError, UsageError
 
 ROW = {"prompt": "Hello?", "completion": "Hi."}
@@ -52,6 +53,16 @@ def test_a_row_of_several_answers_is_one_row(tmp_path: Path) -> None:
     assert (loaded.rows, [record.id for record in loaded.records]) == (2, ["row-1#1", "row-1#2", "row-2"])
 
 
+def test_counted_rows_do_not_stay_in_memory(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\n".join([json.dumps({**ROW, "completion": "a" * 10_000}).encode()] * 1000))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in stream_records(path)) == 1000
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 5
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_very_long_line_and_unicode_line_separators_are_one_line(tmp_path: Path) -> None:
     text = "é\u2028\x85" * 500_000
     loaded = read_records(write(tmp_path, json.dumps({**ROW, "completion": text}, ensure_ascii=False).encode()))
@@ -83,6 +94,21 @@ def test_a_bad_line_is_named(tmp_path: Path, code: str, line: int, second: bytes
     error = refusal(write(tmp_path, GOOD + b"\n" + second + b"\n" + GOOD))
     assert (error.code, error.line) == (code, line)
     str(error).encode()
+
+
+def test_reading_goes_on_after_a_row_that_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\n".join([GOOD, b"{", b"\xff", b"[1]", GOOD, b'{"prompt": "a"}', b"\0", GOOD, b"{"]))
+    refused: list[DataError] = []
+    records = [record for row in stream_records(path, refused=refused.append) for record in row]
+    assert [record.line for record in records] == [1, 5]
+    # Nothing is read after what is no text.
+    assert [(error.line, error.code) for error in refused] == [
+        (2, "bad_json"),
+        (3, "bad_utf8"),
+        (4, "not_an_object"),
+        (6, "unknown_format"),
+        (7, "binary_file"),
+    ]
 
 
 def parquet_bytes(**columns: Any) -> bytes:
@@ -233,10 +259,14 @@ def reads_or_refuses(path: Path) -> None:
     try:
         loaded = read_records(path)
     except DataError as error:
+        with pytest.raises(DataError) as counting:
+            list(stream_records(path))
+        assert counting.value.to_json() == error.to_json()
         assert error.line is not None or error.code in ("empty_file", "bad_parquet", "unknown_format", "duplicate_key")
         json.dumps(error.to_json(), ensure_ascii=False).encode()
     else:
         assert loaded.records
+        assert [record for row in stream_records(path) for record in row] == loaded.records
 
 
 reuse_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -63,44 +63,69 @@ def raise_it(error: DataError) -> None:
     raise error
 
 
-def read_records(
-    source: str | Path, *, format: str | None = None, refused: Callable[[DataError], None] = raise_it
-) -> Loaded:
+def read_records(source: str | Path, *, format: str | None = None) -> Loaded:
     """Read and validate a data set.
 
     Args:
         source: A `.jsonl` or `.parquet` file, or ``hf://datasets/OWNER/NAME``, of which the split ``train`` is read.
         format: A name in `FORMATS`; by default each row's fields decide (for a table, its columns).
-        refused: Called for each row that must not be trained on. Where it returns, reading goes on without that row.
 
     Raises:
         DataError: Something in it must not be trained on; names the file and, for a row, its line and field.
         UsageError: `format` is not a format.
     """
+    path = str(source)
+    digest = hashlib.sha256()
+    records: list[Record] = []
+    count = 0
+    for row, parsed in _parsed(path, format):
+        count += 1
+        if path.startswith(HUB_PREFIX):
+            digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+        records += parsed
+    fingerprint = digest.hexdigest() if path.startswith(HUB_PREFIX) else sha256(Path(path))
+    return Loaded(records, fingerprint, path, count)
+
+
+def stream_records(
+    source: str | Path, *, format: str | None = None, refused: Callable[[DataError], None] = raise_it
+) -> Iterator[list[Record]]:
+    """Each row's records, as `read_records` reads them. Keeps nothing of them in memory but their ids.
+
+    Args:
+        source: As for `read_records`.
+        format: Likewise.
+        refused: Called for each row that must not be trained on. Where it returns, reading goes on after that row.
+
+    Raises:
+        DataError, UsageError: As `read_records`.
+    """
+    return (records for _, records in _parsed(str(source), format, refused))
+
+
+def _parsed(
+    path: str, format: str | None, refused: Callable[[DataError], None] = raise_it
+) -> Iterator[tuple[object, list[Record]]]:
+    """Every row that can be trained on, as it is and as records."""
     if format is not None and format not in FORMATS:
         raise UsageError(
             f"There is no data format {format!r}.", hint=f"Use one of: {', '.join(FORMATS)}.", code="unknown_format"
         )
-    path = str(source)
-    digest = hashlib.sha256()
     found = _open(path)
     if found.columns is not None and format is None:
         format = detect(dict.fromkeys(found.columns), path=path)
-    records: list[Record] = []
     lines: dict[str, int] = {}
-    count = 0
+    empty = True
     for line, row in found.rows:
-        count += 1
-        if path.startswith(HUB_PREFIX):
-            digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+        empty = False
         try:
-            records.extend(_new(parse(_sound(row), path=path, line=line, format=format), lines))
+            records = _new(parse(_sound(row), path=path, line=line, format=format), lines)
         except DataError as error:
             refused(error)
-    if not count:
+        else:
+            yield row, records
+    if empty:
         raise _empty(path)
-    fingerprint = digest.hexdigest() if path.startswith(HUB_PREFIX) else sha256(Path(path))
-    return Loaded(records, fingerprint, path, count)
 
 
 def _new(records: list[Record], lines: dict[str, int]) -> list[Record]:

@@ -7,24 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from antibody.data.records import Record
-from antibody.data.tokenization import Tokens, tokenize, tokenize_records
+from antibody.data.tokenization import tokenize
 from antibody.errors import DataError
 
 # A token is at least a byte of text, and a template is taken to add no more tokens than these to a chat and to a turn.
 # Where one adds more, a row too long may pass here; training refuses it in the same words.
 OF_TEMPLATE = 256
 OF_TURN = 16
-ROWS = 512
 
 
-def check_lengths(records: Sequence[Record], model: str, max_length: int, refused: Callable[[DataError], None]) -> int:
-    """Counts the tokens of those rows that may have too many.
+def count_cut(records: Sequence[Record], model: str, max_length: int, refused: Callable[[DataError], None]) -> int:
+    """Counts the tokens of those records that may have too many.
 
     Args:
-        records: A file's.
+        records: Of a file.
         model: What is trained: a run, or a base model's name.
         max_length: Most tokens of prompt and response together.
-        refused: Called for each row that leaves nothing to train on.
+        refused: Called for each record that leaves nothing to train on.
 
     Returns:
         How many answers are cut.
@@ -32,32 +31,15 @@ def check_lengths(records: Sequence[Record], model: str, max_length: int, refuse
     Raises:
         ModelError: The tokenizer cannot be loaded, or cannot read chats.
     """
-    long = [record for record in records if _most_tokens(record) > max_length]
-    if not long:
-        return 0
-    tokenizer = _tokenizer(model)
-    return sum(
-        tokens.truncated
-        for start in range(0, len(long), ROWS)
-        for tokens in _tokenized(long[start : start + ROWS], tokenizer, max_length, refused)
-    )
-
-
-def _tokenized(
-    records: Sequence[Record], tokenizer: Any, max_length: int, refused: Callable[[DataError], None]
-) -> list[Tokens]:
-    try:
-        return tokenize_records(records, tokenizer, max_length)
-    except DataError:
-        return [tokens for record in records for tokens in _one(record, tokenizer, max_length, refused)]
-
-
-def _one(record: Record, tokenizer: Any, max_length: int, refused: Callable[[DataError], None]) -> list[Tokens]:
-    try:
-        return [tokenize(record, tokenizer, max_length=max_length)]
-    except DataError as error:
-        refused(error)
-        return []
+    cut = 0
+    for record in records:
+        if _most_tokens(record) <= max_length:
+            continue
+        try:
+            cut += tokenize(record, _tokenizer(model), max_length=max_length).truncated
+        except DataError as error:
+            refused(error)
+    return cut
 
 
 def _most_tokens(record: Record) -> int:

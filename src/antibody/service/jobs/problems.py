@@ -20,8 +20,13 @@ class Problems:
     def __init__(self) -> None:
         self.first: list[DataError] = []
         self.count = 0
+        self.line: int | None = None
 
     def add(self, error: DataError) -> None:
+        if self.count and error.line == self.line:
+            # A row of several answers, of which one was named.
+            return
+        self.line = error.line
         self.count += 1
         if len(self.first) < MOST_NAMED:
             self.first.append(error)

@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from antibody.data.reading import read_records
+from antibody.data.reading import stream_records
 from antibody.data.records import Record
 from antibody.errors import DataError, ModelError
 from antibody.service.jobs.events import tell
-from antibody.service.jobs.lengths import check_lengths
+from antibody.service.jobs.lengths import count_cut
 from antibody.service.jobs.problems import Problems, invalid_file
 from antibody.service.jobs.records import fail
 from antibody.service.jobs.states import move
@@ -91,19 +91,21 @@ def read_both(store: Store, job: Job, policy: Policy) -> list[Counted]:
 
 
 def _read(store: Store, job: Job, policy: Policy, kind: str) -> Counted:
+    """Reads one of them. No row stays in memory."""
     sha256, filename = (
         (job.training_sha256, job.training_name)
         if kind == "training"
         else (str(job.validation_sha256), str(job.validation_name))
     )
     param = f"{kind}_file"
-    problems = Problems()
+    problems, rows, cut = Problems(), 0, 0
     with tempfile.TemporaryDirectory(dir=store.blobs.spool) as folder:
         path = Path(folder) / "rows.jsonl"
         try:
             store.blobs.fetch(sha256, path)
-            loaded = read_records(path, refused=problems.add)
-            cut = 0 if problems.count else _check_lengths(loaded.records, job, policy, problems)
+            for records in stream_records(path, refused=problems.add):
+                rows += 1
+                cut += _count_cut(records, job, policy, problems)
         except FileNotFoundError:
             raise RefusedError(_invalid(param, f"{filename} was deleted before the job read it.")) from None
         except DataError as error:
@@ -114,15 +116,15 @@ def _read(store: Store, job: Job, policy: Policy, kind: str) -> Counted:
             raise RefusedError(_invalid(param, f"{filename} has no examples.")) from None
     if problems.count:
         raise RefusedError(invalid_file(param, filename, problems.first, problems.count))
-    return Counted(kind, loaded.rows, cut)
+    return Counted(kind, rows, cut)
 
 
-def _check_lengths(records: list[Record], job: Job, policy: Policy, problems: Problems) -> int:
+def _count_cut(records: list[Record], job: Job, policy: Policy, problems: Problems) -> int:
     if job.model not in policy.models:
         # It is no longer offered, which the worker that would train it tells.
         return 0
     try:
-        return check_lengths(records, policy.models[job.model].run, policy.training.max_length, problems.add)
+        return count_cut(records, policy.models[job.model].run, policy.training.max_length, problems.add)
     except ModelError as error:
         logger.error("The tokenizer of %s cannot be used: %s", job.model, error)  # noqa: TRY400
         raise RefusedError(
