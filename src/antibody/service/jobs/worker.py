@@ -212,10 +212,10 @@ def _forget_rows(store: Store, job: str) -> None:
 def _explained(error: AntibodyError, job: Job) -> JobError:
     """An error of ours, in the wire's codes and without our paths."""
     message = f"{error.message} {error.hint}"
-    param = PARAMETERS.get(Path(error.path).name) if isinstance(error, DataError) and error.path else None
-    if isinstance(error, DataError) and error.path and param is not None:
+    path = error.path if isinstance(error, DataError) else None
+    if path and (param := PARAMETERS.get(Path(path).name)):
         name = job.training_name if param == "training_file" else job.validation_name
-        return JobError(code=f"invalid_{param}", message=message.replace(error.path, str(name)), param=param)
+        return JobError(code=f"invalid_{param}", message=message.replace(path, str(name)), param=param)
     if error.code == "mostly_suppressed":
         return JobError(code=error.code, message=message, param="training_file")
     if isinstance(error, TrainingError) and error.code == "diverged":
