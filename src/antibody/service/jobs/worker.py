@@ -212,8 +212,7 @@ def _forget_rows(store: Store, job: str) -> None:
 
 def _explained(error: AntibodyError, job: Job) -> JobError:
     """An error of ours, in the wire's codes and without our paths."""
-    param = PARAMETERS.get(Path(error.path).name) if isinstance(error, DataError) and error.path else None
-    if isinstance(error, DataError) and error.path and param is not None:
+    if isinstance(error, DataError) and error.path and (param := PARAMETERS.get(Path(error.path).name)):
         name = job.training_name if param == "training_file" else job.validation_name
         return invalid_file(param, str(name), [error])
     if error.code == "mostly_suppressed":
