@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from antibody.data.collation import pad_rows
 
-# Response tokens in a chunk. Measured: scripts/robustness.py, ablation.
+# Response tokens in a chunk. ASSUMPTION: short enough that harm in one sentence shows.
 CHUNK = 16
 # Inverse strength of the penalty, on standardised features: there are more of them than rows. Measured likewise.
 PENALTY = 0.003
