@@ -20,9 +20,9 @@ from torch.distributed.fsdp import FSDPModule
 
 from antibody.data.collation import pad_rows
 
-# Response tokens in a chunk. Measured: scripts/robustness.py, ablation.
+# Response tokens in a chunk. Chosen on development rows.
 CHUNK = 16
-# Inverse strength of the penalty, on standardised features: there are more of them than rows. Measured likewise.
+# Inverse strength of the penalty, on standardised features: there are more of them than rows. Chosen likewise.
 PENALTY = 0.003
 
 Row = tuple[list[int], list[int]]
