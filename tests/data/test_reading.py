@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from antibody.data import reading
 from antibody.data.reading import read_prompts, read_records, read_texts, stream_records
 from antibody.errors import DataError, UsageError
 
@@ -61,6 +62,18 @@ def test_counted_rows_do_not_stay_in_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 5
     finally:
         tracemalloc.stop()
+
+
+def test_of_a_line_that_is_too_long_only_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = len(GOOD)
+    monkeypatch.setattr(reading, "LONGEST_LINE", longest)
+    long = [b" " * extra + GOOD for extra in (0, 1, longest, 3 * longest + 2)]
+    for end in (b"", b"\n"):
+        path = write(tmp_path, b"\n".join([*long, GOOD, *long[1:2]]) + end)
+        refused: list[DataError] = []
+        read = [records[0].line for records in stream_records(path, refused=refused.append)]
+        assert read == [1, 5]
+        assert [(error.code, error.line) for error in refused] == [("long_line", line) for line in (2, 3, 4, 6)]
 
 
 def test_a_very_long_line_and_unicode_line_separators_are_one_line(tmp_path: Path) -> None:

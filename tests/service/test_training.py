@@ -21,7 +21,7 @@ from antibody.service.jobs.room import Memory
 from antibody.service.jobs.worker import _attempt, _give_back
 from antibody.service.policy import Policy
 from antibody.service.storage.store import Store
-from antibody.service.storage.tables import Event, Job, Model
+from antibody.service.storage.tables import Checkpoint, Event, Job, Model
 
 # Longer than any test: nothing renews it here.
 LEASE = 3000
@@ -188,6 +188,37 @@ def test_a_worker_whose_lease_was_lost_writes_nothing_more(
     assert list((sqlite_store.place.runs / queued / "run").glob("checkpoints/*")) == []
 
 
+class KilledError(BaseException):
+    """As little of what is written to catch errors runs as after a SIGKILL."""
+
+
+def test_a_checkpoint_that_was_saved_and_not_told_of_is_listed_all_the_same(
+    sqlite_store: Store, aligned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from antibody.service.jobs.watching import Watcher
+
+    def killed(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        raise KilledError
+
+    listed = []
+    for kill in (True, False):
+        job = new_job(sqlite_store)
+        set_status(sqlite_store, job, status="queued", seed=1, asked={"n_epochs": 4, "batch_size": 4})
+        if kill:
+            with monkeypatch.context() as patched, pytest.raises(KilledError):
+                patched.setattr(Watcher, "on_save", killed)
+                attempt(sqlite_store, job, aligned)
+            with sqlite_store.database.writing() as session:
+                release(session, "me", job)
+        attempt(sqlite_store, job, aligned)
+        assert read(sqlite_store, job).status == "succeeded"
+        with sqlite_store.database.reading() as session:
+            found = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job).order_by(Checkpoint.number))
+            listed.append([(each.step, each.metrics) for each in found])
+    assert [step for step, _ in listed[0]] == [5, 10, 12]
+    assert listed[0] == listed[1]
+
+
 def test_what_cannot_be_told_now_is_told_later(
     sqlite_store: Store, queued: str, aligned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,10 +228,10 @@ def test_what_cannot_be_told_now_is_told_later(
     real_look, real_tell = listening.look, watching.tell
     failures = iter([True] * 2)
 
-    def failing_look(*arguments: Any) -> Any:
+    def failing_look(*arguments: Any, **options: Any) -> Any:
         if next(failures, False):
             raise OperationalError("", {}, Exception("gone"))
-        return real_look(*arguments)
+        return real_look(*arguments, **options)
 
     told: list[str] = []
 

@@ -51,6 +51,7 @@ BAD = {
     "weight of 0 alone": messages(USER, ASSISTANT | {"weight": 0}),
     "half of a surrogate": b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
     "ten megabytes": b'{"messages": "' + b"a" * 10_000_000 + b'"}',
+    "more than is read of a line": b'{"messages": [' + b"{}," * 6_000_000 + b"{}]}",
 }
 
 

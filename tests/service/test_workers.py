@@ -3,15 +3,17 @@
 import errno
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from service.conftest import eventually
-from service.test_jobs import new_job, order, read
+from service.test_jobs import new_job, order, read, set_status
 
 from antibody.service.jobs import local
 from antibody.service.jobs.leases import claim
+from antibody.service.jobs.listening import Listener
 from antibody.service.jobs.local import Workers
 from antibody.service.storage.store import Store
 
@@ -41,6 +43,17 @@ def test_the_leases_of_a_dead_worker(cluster: str | None, released: bool, popen:
     eventually(lambda: workers.slots[0] is not dead and workers.alive)
     assert read(sqlite_store, job).worker == (None if released else dead.order.worker)
     workers.stop()
+
+
+def test_a_clusters_workers_stop_before_the_lease_ends(store: Store) -> None:
+    """What renews it, and holds the lock, may have died on another machine. Whoever holds both goes on."""
+    job = new_job(store)
+    assert claim(store.database, "me", ["validating_files"], 100) == job
+    alone, on_cluster = (Listener(store.database, "me", job, 100, ends_early=early) for early in (False, True))
+    for left, lost in ((60, False), (40, True), (-10, True)):
+        set_status(store, job, status="running", leased_until=time.time() + left)
+        assert not alone.listen().lost
+        assert on_cluster.listen().lost == lost
 
 
 def test_a_worker_that_cannot_be_begun_is_begun_later(

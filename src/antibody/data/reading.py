@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
@@ -26,6 +26,8 @@ SUFFIXES = (".jsonl", ".parquet")
 COLUMNS = {"input", "id", "harmful", "is_safe", "category", "text"}.union(*(each.fields for each in FORMATS.values()))
 # Parquet, gzip, zip (also .xlsx and .npz), zstd: what people most often rename to .jsonl.
 MAGIC = (b"PAR1", b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")
+# Bytes of a line: read as JSON, one of small objects takes about 28 times as much memory. No context is as long.
+LONGEST_LINE = 2**24
 # What pyarrow raises for a damaged file or a value that Python cannot hold.
 UNREADABLE = (pyarrow.ArrowException, OSError, ValueError, ArithmeticError)
 
@@ -229,7 +231,7 @@ def _open(path: str) -> _Rows:
 
 def _jsonl(path: str) -> Iterator[tuple[int, object]]:
     with Path(path).open("rb") as file:
-        for line, raw in enumerate(file, start=1):
+        for line, raw in enumerate(_lines(file), start=1):
             place = Place(path, line)
             if b"\0" in raw or (line == 1 and raw.startswith(MAGIC)):
                 yield (
@@ -243,11 +245,29 @@ def _jsonl(path: str) -> Iterator[tuple[int, object]]:
                 # What follows is no better, and is nobody's rows.
                 return
             try:
+                if _is_too_long(raw):
+                    raise place.error(
+                        "long_line",
+                        f"The line has more than {LONGEST_LINE // 2**20} MB.",
+                        "Write one example a line; no model reads one as long.",
+                    )
                 content = _decode(raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw, place)
                 if content.strip():
                     yield line, _json(content, place)
             except DataError as error:
                 yield line, error
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Each line; of one that is longer than is read, only its beginning, and the rest is passed over."""
+    while line := file.readline(LONGEST_LINE + 1):
+        yield line
+        while _is_too_long(line):
+            line = file.readline(LONGEST_LINE + 1)
+
+
+def _is_too_long(raw: bytes) -> bool:
+    return len(raw) > LONGEST_LINE and not raw.endswith(b"\n")
 
 
 def _decode(raw: bytes, place: Place) -> str:

@@ -83,11 +83,23 @@ def release_all(database: Database, worker: str) -> list[str]:
         return list(session.scalars(query.returning(Job.id)))
 
 
-def look(database: Database, worker: str, job: str) -> Standing:
-    """The job's status, and whether the worker may go on."""
+def look(database: Database, worker: str, job: str, *, least_left: float | None = None) -> Standing:
+    """The job's status, and whether the worker may go on.
+
+    Args:
+        database: Where the lease is.
+        worker: Who works on it.
+        job: Its id.
+        least_left: Seconds of the lease below which it is not the worker's any more. None: until another takes it.
+    """
     with database.reading() as session:
-        row = session.execute(select(Job.status, Job.worker).where(Job.id == job)).first()
-        return Standing(None, mine=False) if row is None else Standing(row.status, row.worker == worker)
+        row = session.execute(select(Job.status, Job.worker, Job.leased_until).where(Job.id == job)).first()
+        if row is None:
+            return Standing(None, mine=False)
+        mine = row.worker == worker
+        if mine and least_left is not None:
+            mine = (row.leased_until or 0) - database_time(session) >= least_left
+        return Standing(row.status, mine)
 
 
 def status_if_held(session: Session, worker: str, job: str) -> str | None:

@@ -30,18 +30,23 @@ class Listener:
         worker: Who holds the lease.
         job: Its id.
         lease_seconds: How long that is.
+        ends_early: Take the lease for lost once half of it is left: for those of whom the process that renews it, and
+            holds the lock on the job's directory, may have died unnoticed.
     """
 
-    def __init__(self, database: Database, worker: str, job: str, lease_seconds: float) -> None:
+    def __init__(
+        self, database: Database, worker: str, job: str, lease_seconds: float, *, ends_early: bool = False
+    ) -> None:
         self.database = database
         self.worker = worker
         self.job = job
         self.lease_seconds = lease_seconds
+        self.least_left = lease_seconds / 2 if ends_early else None
         self.heard: float | None = None
 
     def listen(self) -> Heard:
         try:
-            standing = look(self.database, self.worker, self.job)
+            standing = look(self.database, self.worker, self.job, least_left=self.least_left)
         except DBAPIError:
             # Nobody else can lease the job before our lease ends.
             if self.heard is None:

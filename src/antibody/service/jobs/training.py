@@ -66,6 +66,7 @@ def train(store: Store, order: Order, job: Job) -> None:
         worker=order.worker,
         job=job.id,
         lease_seconds=order.lease_seconds,
+        on_cluster=order.cluster is not None,
         defence=begun.defence,
         approved=job.approved,
         validation=folder / VALIDATION_ROWS if job.validation_sha256 else None,

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from transformers import TrainerCallback
@@ -25,7 +25,7 @@ from antibody.service.jobs.stopping import HeldError, LostLeaseError, RefusedUpl
 from antibody.service.jobs.validation_loss import TokenLoss, token_loss
 from antibody.service.policy import Defence
 from antibody.service.storage.database import Database
-from antibody.service.storage.tables import Job
+from antibody.service.storage.tables import Checkpoint, Job
 from antibody.service.wire.jobs import CheckpointMetrics
 
 # Lines that an event names; the audit file names all.
@@ -40,6 +40,7 @@ class Watched(NamedTuple):
         worker: Who holds the lease.
         job: Its id.
         lease_seconds: For how long a database that does not answer is trusted to say nothing new.
+        on_cluster: Whether it is trained in other processes than the worker.
         defence: The policy's when the job was begun.
         approved: Whether the provider let it train although it is mostly suppressed.
         validation: The validation rows' file.
@@ -49,6 +50,7 @@ class Watched(NamedTuple):
     worker: str
     job: str
     lease_seconds: float
+    on_cluster: bool
     defence: Defence
     approved: bool
     validation: Path | None
@@ -67,7 +69,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
         self.upload = upload
         self.database = Database(watched.database)
-        self.listener = Listener(self.database, watched.worker, watched.job, watched.lease_seconds)
+        self.listener = Listener(
+            self.database, watched.worker, watched.job, watched.lease_seconds, ends_early=watched.on_cluster
+        )
         self.untold: list[Callable[[Session], None]] = []
         self.stopping = False
         self.began = time.monotonic()
@@ -80,6 +84,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._tell_screening()
         if self._must_stop():
             raise StoppedError
+        if state.global_step > 0 and self.trainer.processes.any(self._is_unlisted(state.global_step)):
+            # Whoever saved the checkpoint died before it was told of.
+            self._list_checkpoint(state)
         self._say(f"Training begins at step {state.global_step + 1} of {state.max_steps}.")
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -103,16 +110,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             self.stopping = control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        valid = self._validation_loss()
-        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        metrics = CheckpointMetrics(
-            step=state.global_step,
-            train_loss=number(losses[-1]) if losses else None,
-            full_valid_loss=number(valid.loss) if valid else None,
-            full_valid_mean_token_accuracy=number(valid.accuracy) if valid else None,
-        )
-        self.untold.append(partial(_record_checkpoint, job=self.watched.job, metrics=metrics))
-        self._flush()
+        self._list_checkpoint(state)
         if self.stopping:
             raise StoppedError
 
@@ -169,6 +167,31 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             raise HeldError
         if action == "refuse":
             raise RefusedUploadError(len(lines), rows)
+
+    def _is_unlisted(self, step: int) -> bool:
+        """Whether the database lacks a checkpoint, by the first process's look."""
+        if not self.trainer.is_world_process_zero():
+            return False
+        listed = select(Checkpoint.id).where(Checkpoint.job_id == self.watched.job, Checkpoint.step == step)
+        try:
+            with self.database.reading() as session:
+                return session.scalar(listed) is None
+        except DBAPIError:
+            # Told again, it is kept once.
+            return True
+
+    def _list_checkpoint(self, state: Any) -> None:
+        """Tells of the checkpoint that the model is at. In all processes together: they share the validation."""
+        valid = self._validation_loss()
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        metrics = CheckpointMetrics(
+            step=state.global_step,
+            train_loss=number(losses[-1]) if losses else None,
+            full_valid_loss=number(valid.loss) if valid else None,
+            full_valid_mean_token_accuracy=number(valid.accuracy) if valid else None,
+        )
+        self.untold.append(partial(_record_checkpoint, job=self.watched.job, metrics=metrics))
+        self._flush()
 
     def _validation_loss(self) -> TokenLoss | None:
         return None if self.validation is None else token_loss(self.trainer, self.validation)
