@@ -23,7 +23,7 @@ from antibody.service.jobs.results import audit_jsonl, suppressed
 from antibody.service.jobs.review import approve_job, held_jobs, refuse_job
 from antibody.service.jobs.states import FINISHED, REACHED_FROM, move
 from antibody.service.jobs.stopping import LostLeaseError
-from antibody.service.jobs.waiting import wait_for_disk
+from antibody.service.jobs.waiting import wait_for
 from antibody.service.jobs.worker import _attempt, _explained, _heartbeat
 from antibody.service.policy import Defence, Policy
 from antibody.service.storage.files import add_file
@@ -308,7 +308,7 @@ def test_who_lost_the_lease_says_nothing_more(store: Store) -> None:
     for worker in ("one", "three"):
         with pytest.raises(LostLeaseError), writing_if_held(store.database, worker, job) as session:
             tell(session, job, "Another's.")
-        wait_for_disk(store.database, worker, job)
+        wait_for("disk", store.database, worker, job)
     with store.database.reading() as session:
         messages = list(session.scalars(select(Event.message).where(Event.job_id == job).order_by(Event.number)))
     assert messages[2:] == ["It has run out, and is nobody else's."]

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fsspec import AbstractFileSystem
@@ -13,9 +14,10 @@ from service.conftest import Postgres
 from sqlalchemy import select
 
 from antibody.errors import MachineError, UsageError
-from antibody.service.storage.blobs import BlobStore, TooLargeError
+from antibody.service.storage.blobs import BlobStore, TooLargeError, UnreachableError
 from antibody.service.storage.database import Database
 from antibody.service.storage.files import safe_name
+from antibody.service.storage.lacking import disk_is_full, what_lacked
 from antibody.service.storage.store import Place, open_store
 from antibody.service.storage.tables import Project
 
@@ -96,6 +98,28 @@ def test_what_breaks_off_leaves_nothing(blobs: BlobStore) -> None:
     with pytest.raises(TooLargeError):
         blobs.store(io.BytesIO(b"abcd"), limit=3)
     assert blobs.names() == []
+    assert list(blobs.spool.iterdir()) == []
+
+
+def test_a_place_elsewhere_that_fails_in_its_own_way_is_unreachable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = BlobStore(f"memory://{tmp_path.name}", tmp_path / "spool")
+    kept = blobs.store(io.BytesIO(b"kept"))
+    assert blobs.answers()
+    for name in ("put_file", "open", "find", "info", "rm_file", "exists"):
+        monkeypatch.setattr(blobs.filesystem, name, Mock(side_effect=KeyError(name)))
+    assert not blobs.answers()
+    for ask in (
+        lambda: blobs.store(io.BytesIO(b"x")),
+        lambda: list(blobs.pieces(kept.sha256)),
+        blobs.ages,
+        lambda: blobs.age(kept.sha256),
+        lambda: blobs.remove(kept.sha256),
+    ):
+        with pytest.raises(UnreachableError) as caught:
+            ask()
+        assert (what_lacked(caught.value), disk_is_full(caught.value)) == ("blobs", False)
     assert list(blobs.spool.iterdir()) == []
 
 

@@ -3,8 +3,10 @@
 import math
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from antibody.service.jobs.review import approve_job, held_jobs
 from antibody.service.jobs.room import Memory
 from antibody.service.jobs.worker import _attempt, _give_back
 from antibody.service.policy import Policy
+from antibody.service.storage.blobs import BlobStore
 from antibody.service.storage.store import Store
 from antibody.service.storage.tables import Checkpoint, Event, Job, Model
 
@@ -145,6 +148,29 @@ def test_a_job_too_large_for_the_memory_says_so_and_lets_others_pass(
     assert error is not None
     assert error["code"] == "model_too_large"
     assert "9.0 GB of memory, and the machine has 8.0 GB" in error["message"]
+
+
+def test_a_job_waits_for_blobs_that_cannot_be_reached(
+    sqlite_store: Store, aligned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it trains, and when it has: hours of training are not lost to a store of objects that is begun anew."""
+    blobs = BlobStore(f"memory://{sqlite_store.place.folder.name}", sqlite_store.blobs.spool)
+    store = replace(sqlite_store, blobs=blobs)
+    job = new_job(store)
+    set_status(store, job, status="queued", asked={"n_epochs": 1, "batch_size": 4})
+    unreachable = Mock(side_effect=Exception("no OSError, as of botocore"))
+    for asked, told in (("open", 0), ("put_file", 3)):
+        with monkeypatch.context() as patched:
+            patched.setattr(blobs.filesystem, asked, unreachable)
+            attempt(store, job, aligned)
+        left = read(store, job)
+        assert (left.status, left.worker, left.error) == ("queued", None, None)
+        assert left.not_before is not None
+        assert sum(event.type == "metrics" for event in events(store, job)) == told
+        assert any("storage does not answer" in event.message for event in events(store, job))
+        set_status(store, job, not_before=None)
+    attempt(store, job, aligned)
+    assert read(store, job).status == "succeeded"
 
 
 def test_a_job_that_is_cancelled_while_it_is_screened_trains_nothing(

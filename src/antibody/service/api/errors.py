@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from antibody.service.api.gate import headers_of, unavailable
 from antibody.service.storage.blobs import TooLargeError
-from antibody.service.storage.full import disk_is_full
+from antibody.service.storage.lacking import disk_is_full
 from antibody.service.wire.base import ErrorResponse
 from antibody.service.wire.errors import ApiError
 

@@ -6,12 +6,17 @@ from antibody.service.jobs.records import fail
 from antibody.service.jobs.room import SECONDS, Memory
 from antibody.service.jobs.states import move
 from antibody.service.storage.database import Database, database_time
+from antibody.service.storage.lacking import Lacking
 from antibody.service.storage.tables import Job
 from antibody.service.wire.jobs import JobError
 
 GIGABYTE = 2**30
-# Seconds in which a job that goes on waiting for a disk says so once.
+# Seconds in which a job that goes on waiting says so once.
 QUIET = 600
+LACKS: dict[Lacking, str] = {
+    "disk": "The service's disk is full. The job waits, and goes on by itself once there is space.",
+    "blobs": "The service's storage does not answer. The job waits, and goes on by itself once it does.",
+}
 
 
 def wait_for_memory(database: Database, worker: str, job: Job, memory: Memory) -> None:
@@ -29,11 +34,10 @@ def wait_for_memory(database: Database, worker: str, job: Job, memory: Memory) -
             tell(session, job.id, message, once="waits-for-memory", level="warn")
 
 
-def wait_for_disk(database: Database, worker: str, job: str) -> None:
+def wait_for(lacking: Lacking, database: Database, worker: str, job: str) -> None:
     """Puts a job back. It goes on from its last checkpoint."""
     with database.writing() as session:
         move(session, job, "queued", worker=worker, only_from="running")
         often = int(database_time(session) // QUIET)
-        message = "The service's disk is full. The job waits, and goes on by itself once there is space."
         if postpone(session, worker, job, SECONDS):
-            tell(session, job, message, once=f"waits-for-disk-{often}", level="warn")
+            tell(session, job, LACKS[lacking], once=f"waits-for-{lacking}-{often}", level="warn")

@@ -29,8 +29,8 @@ from antibody.service.jobs.room import disk_has_room, memory_for
 from antibody.service.jobs.states import move
 from antibody.service.jobs.stopping import HeldError, StoppedError
 from antibody.service.jobs.validation import validate
-from antibody.service.jobs.waiting import wait_for_disk, wait_for_memory
-from antibody.service.storage.full import disk_is_full
+from antibody.service.jobs.waiting import wait_for, wait_for_memory
+from antibody.service.storage.lacking import what_lacked
 from antibody.service.storage.runs import TRAINING_ROWS, VALIDATION_ROWS, forget_rows
 from antibody.service.storage.store import Store, open_store
 from antibody.service.storage.tables import Job
@@ -138,9 +138,9 @@ def _worked(store: Store, order: Order, job_id: str) -> bool:
     except DBAPIError:
         raise
     except Exception as error:  # noqa: BLE001 - a defect of ours must end one job, and not all
-        if disk_is_full(error):
-            logger.warning("%s waits: the disk is full.", job_id)
-            wait_for_disk(store.database, order.worker, job_id)
+        if (lacking := what_lacked(error)) is not None:
+            logger.warning("%s waits for the %s.", job_id, lacking)
+            wait_for(lacking, store.database, order.worker, job_id)
             return True
         # Where it was, and no message: that could hold what is in a file.
         frames = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
@@ -164,8 +164,8 @@ def _train(store: Store, order: Order, job: Job) -> bool:
             wait_for_memory(store.database, order.worker, job, memory)
             return True
     if not disk_has_room(store.place.runs):
-        logger.warning("%s waits: the disk is full.", job.id)
-        wait_for_disk(store.database, order.worker, job.id)
+        logger.warning("%s waits for the disk.", job.id)
+        wait_for("disk", store.database, order.worker, job.id)
         return True
     with alone_in(store.place.runs / job.id) as alone:
         if not alone:
@@ -187,7 +187,7 @@ def _train(store: Store, order: Order, job: Job) -> bool:
             logger.info("%s: %s", job.id, stopped.message)
             _stopped(store, order, job.id, stopped)
         except AntibodyError as error:
-            if disk_is_full(error):
+            if what_lacked(error) is not None:
                 raise
             _fail(store, order, job.id, _explained(error, job))
         _forget_rows(store, job.id)

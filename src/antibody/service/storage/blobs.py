@@ -29,6 +29,10 @@ class TooLargeError(Exception):
     """More came than was allowed."""
 
 
+class UnreachableError(OSError):
+    """The place of the blobs does not answer, or refuses what it is asked."""
+
+
 class Stored(NamedTuple):
     """A blob's name and size in bytes."""
 
@@ -46,6 +50,7 @@ class BlobStore:
 
     Raises:
         UsageError: `fsspec` does not know such a URL, or lacks a package for it.
+        UnreachableError: The place does not answer. Whatever asks it may raise this.
     """
 
     def __init__(self, url: str, spool: Path, guard: Guard | None = None) -> None:
@@ -62,7 +67,8 @@ class BlobStore:
         self.guard = guard
         self.local = isinstance(self.filesystem, LocalFileSystem)
         spool.mkdir(parents=True, exist_ok=True)
-        self.filesystem.makedirs(self.root, exist_ok=True)
+        with self._reaching():
+            self.filesystem.makedirs(self.root, exist_ok=True)
 
     def store(self, source: BinaryIO, *, limit: int | None = None) -> Stored:
         """Stores what can be read from `source`.
@@ -100,7 +106,8 @@ class BlobStore:
         Raises:
             FileNotFoundError: There is none of that name.
         """
-        with self.filesystem.open(self._path(sha256), "rb") as file:
+        path = self._path(sha256)
+        with self._reaching(), self.filesystem.open(path, "rb") as file:
             while piece := file.read(CHUNK):
                 yield piece
 
@@ -125,7 +132,8 @@ class BlobStore:
     def ages(self) -> dict[str, float]:
         """Every blob, and the seconds since it was last stored."""
         self._look_anew()
-        found = self.filesystem.find(self.root, detail=True)
+        with self._reaching():
+            found = self.filesystem.find(self.root, detail=True)
         return {name: _age(entry) for path, entry in found.items() if NAME.fullmatch(name := path.rpartition("/")[2])}
 
     def age(self, sha256: str) -> float:
@@ -135,10 +143,14 @@ class BlobStore:
             FileNotFoundError: There is none of that name.
         """
         self._look_anew()
-        return _age(self.filesystem.info(self._path(sha256)))
+        path = self._path(sha256)
+        with self._reaching():
+            return _age(self.filesystem.info(path))
 
     def remove(self, sha256: str) -> None:
-        self.filesystem.rm_file(self._path(sha256))
+        path = self._path(sha256)
+        with self._reaching():
+            self.filesystem.rm_file(path)
 
     def remove_old(self, sha256: str, *, older_than: float) -> bool:
         """Removes a blob, unless it was stored again in the last seconds, or another server did. Says whether."""
@@ -164,7 +176,8 @@ class BlobStore:
         """Whether the place can be reached."""
         self._look_anew()
         try:
-            return bool(self.filesystem.exists(self.root))
+            with self._reaching():
+                return bool(self.filesystem.exists(self.root))
         except OSError:
             return False
 
@@ -175,6 +188,18 @@ class BlobStore:
         """
         self.filesystem.invalidate_cache()
 
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Around what asks a place elsewhere: a network's errors are of any class, and none of them is a defect."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            if self.local:
+                raise
+            raise UnreachableError(f"The blobs' place does not answer ({type(error).__name__}).") from error
+
     def _guarded(self, sha256: str, *, alone: bool) -> AbstractContextManager[None]:
         return contextlib.nullcontext() if self.guard is None else self.guard(sha256, alone=alone)
 
@@ -182,7 +207,8 @@ class BlobStore:
         path = self._path(sha256)
         if not self.local:
             # Stores of objects show one once it is whole. Stored again, it is as new: see `sweep`.
-            self.filesystem.put_file(str(temporary), path)
+            with self._reaching():
+                self.filesystem.put_file(str(temporary), path)
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
