@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from antibody.data.reading import read_prompts, read_records, read_texts
+from antibody.data.reading import count_rows, read_prompts, read_records, read_texts
 from antibody.errors import DataError, UsageError
 
 ROW = {"prompt": "Hello?", "completion": "Hi."}
@@ -50,6 +51,16 @@ def test_a_row_of_several_answers_is_one_row(tmp_path: Path) -> None:
         write(tmp_path, json.dumps({"messages": [user, assistant, user, assistant]}).encode() + b"\n" + GOOD)
     )
     assert (loaded.rows, [record.id for record in loaded.records]) == (2, ["row-1#1", "row-1#2", "row-2"])
+
+
+def test_counted_rows_do_not_stay_in_memory(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\n".join([json.dumps({**ROW, "completion": "a" * 10_000}).encode()] * 1000))
+    tracemalloc.start()
+    try:
+        assert count_rows(path) == 1000
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 5
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_very_long_line_and_unicode_line_separators_are_one_line(tmp_path: Path) -> None:
@@ -233,10 +244,14 @@ def reads_or_refuses(path: Path) -> None:
     try:
         loaded = read_records(path)
     except DataError as error:
+        with pytest.raises(DataError) as counting:
+            count_rows(path)
+        assert counting.value.to_json() == error.to_json()
         assert error.line is not None or error.code in ("empty_file", "bad_parquet", "unknown_format", "duplicate_key")
         json.dumps(error.to_json(), ensure_ascii=False).encode()
     else:
         assert loaded.records
+        assert count_rows(path) == loaded.rows
 
 
 reuse_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from antibody.service.api.gate import Gate
+from antibody.service.jobs.records import create_job
 from antibody.service.policy import Limits
 
 USER = [{"role": "user", "content": "a"}]
@@ -159,10 +160,36 @@ def test_verbs_that_do_not_suit_the_state(api: Api) -> None:
     job = client.post("/v1/fine_tuning/jobs", json=body).json()["id"]
     for verb in ("resume", "pause"):
         assert "validating_files" in error(client.post(f"/v1/fine_tuning/jobs/{job}/{verb}"), 400, "wrong_state")
+    refused = client.post(f"/v1/fine_tuning/jobs/{job}/pause")
+    assert error(refused, 400, "wrong_state").endswith("; pause needs 'queued' or 'running'.")
     cancelled = client.post(f"/v1/fine_tuning/jobs/{job}/cancel").json()
     assert (cancelled["status"], cancelled["finished_at"] >= cancelled["created_at"]) == ("cancelled", True)
     for verb in ("cancel", "pause", "resume"):
         error(client.post(f"/v1/fine_tuning/jobs/{job}/{verb}"), 400, "wrong_state")
+
+
+def test_a_file_cannot_go_while_a_job_is_made_of_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = api.client("one")
+    file = upload(client)
+    deleted: list[int] = []
+    deletion = threading.Thread(target=lambda: deleted.append(client.delete(f"/v1/files/{file}").status_code))
+
+    def deleted_meanwhile(*arguments: Any) -> Any:
+        deletion.start()
+        # It cannot be done before the job is there; where it could, this is time enough.
+        deletion.join(0.5)
+        assert deleted == []
+        return create_job(*arguments)
+
+    monkeypatch.setattr("antibody.service.api.jobs.create_job", deleted_meanwhile)
+    answer = client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file})
+    deletion.join()
+    assert (answer.status_code, deleted) == (200, [200])
+    # One that is gone by then is not there.
+    again = client.post("/v1/fine_tuning/jobs", json={"model": "tiny", "training_file": file})
+    error(again, 404, "file_not_found", "training_file")
+    api.store.sweep(grace=-1)
+    assert len(api.store.blobs.names()) == 1
 
 
 def test_quotas(make_api: Callable[..., Api]) -> None:

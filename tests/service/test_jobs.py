@@ -3,7 +3,6 @@
 import io
 import json
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -11,24 +10,26 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from service.conftest import rows
+from service.conftest import eventually, rows
 from sqlalchemy import select, update
 
 from antibody.errors import DataError, UsageError
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.hyperparameters import resolve
-from antibody.service.jobs.leases import alone_in, claim, look, release, release_all, renew
+from antibody.service.jobs.leases import alone_in, claim, look, release, release_all, renew, writing_if_held
 from antibody.service.jobs.orders import Order, read_order
 from antibody.service.jobs.records import act, create_job
 from antibody.service.jobs.results import audit_jsonl
 from antibody.service.jobs.review import approve_job, held_jobs, refuse_job
 from antibody.service.jobs.states import FINISHED, REACHED_FROM, move
-from antibody.service.jobs.worker import _attempt, _explained
-from antibody.service.policy import Defence, Policy, Retention
-from antibody.service.storage.files import add_file, stored_bytes
+from antibody.service.jobs.stopping import LostLeaseError
+from antibody.service.jobs.waiting import wait_for_disk
+from antibody.service.jobs.worker import _attempt, _explained, _heartbeat
+from antibody.service.policy import Defence, Policy
+from antibody.service.storage.files import add_file
 from antibody.service.storage.keys import KeyRing, create_key
 from antibody.service.storage.store import Store
-from antibody.service.storage.tables import Event, File, Job, Upload, UploadPart
+from antibody.service.storage.tables import Event, Job
 from antibody.service.wire.jobs import Hyperparameters, JobCreate, JobStatus
 
 POLICY = Policy.model_validate({"models": {"tiny": {"run": "smollm2-135m", "allow_unaligned": True}}})
@@ -229,80 +230,6 @@ def test_a_defect_fails_one_job_and_says_nothing_of_its_content(
     assert "secret" not in caplog.text + str(error)
 
 
-def test_what_expired_is_removed_and_no_longer_counted(store: Store) -> None:
-    job = new_job(store)
-    project, kept = read(store, job).project_id, store.blobs.store(io.BytesIO(b"kept"))
-    part = store.blobs.store(io.BytesIO(b"part"))
-    with store.database.writing() as session:
-        session.execute(update(File).values(expires_at=1.0))
-        add_file(session, project, kept, filename="kept.jsonl", purpose="fine-tune")
-        when: dict[str, Any] = {"status": "pending", "created_at": 0.0, "expires_at": 1.0}
-        session.add(Upload(id="u", project_id=project, filename="a", purpose="fine-tune", bytes=9, **when))
-        session.flush()
-        session.add(UploadPart(id="p", upload_id="u", sha256=part.sha256, bytes=4, created_at=0.0))
-        assert stored_bytes(session, project) == 4
-        move(session, job, "cancelled")
-    assert store.sweep(grace=-1) == 2
-    assert store.blobs.names() == [kept.sha256]
-
-
-def test_directories_of_jobs_that_made_nothing_go_and_their_audits_stay(store: Store) -> None:
-    ended = {"failed": 1.0, "cancelled": 1.0, "paused": None, "succeeded": 1.0}
-    jobs = {status: new_job(store) for status in ended}
-    lately, leased = new_job(store), new_job(store)
-    for status, job in (*jobs.items(), ("failed", lately), ("failed", leased)):
-        set_status(store, job, status=status, finished_at=time.time() if job == lately else ended[status])
-        (store.place.runs / job / "run" / "checkpoints").mkdir(parents=True)
-        (store.place.runs / job / "run" / "audit.jsonl").write_text("{}")
-    set_status(store, leased, leased_until=time.time() + 100)
-
-    def left() -> set[str]:
-        return {path.parent.name for path in store.place.runs.glob("*/run")}
-
-    store.sweep(Retention(failed_days=None))
-    assert left() == {*jobs.values(), lately, leased}
-    for _ in range(2):
-        store.sweep()
-        assert left() == {*jobs.values(), lately, leased} - {jobs["failed"]}
-    assert [path.name for path in (store.place.runs / jobs["failed"]).iterdir()] == ["audit.jsonl"]
-    store.sweep(Retention(cancelled_days=1))
-    assert left() == {jobs["paused"], jobs["succeeded"], lately, leased}
-
-
-def test_what_is_stored_again_while_it_is_swept_away_is_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = store.blobs.store(io.BytesIO(b"again"))
-    remove, again = store.blobs.remove, threading.Thread(target=store.blobs.store, args=(io.BytesIO(b"again"),))
-
-    def at_the_last_moment(sha256: str) -> None:
-        again.start()
-        # It cannot come in between; where it could, this is time enough.
-        again.join(0.5)
-        remove(sha256)
-
-    monkeypatch.setattr(store.blobs, "remove", at_the_last_moment)
-    # With this grace it would take what is being stored for old.
-    monkeypatch.setattr(store.blobs, "clean_spool", lambda _: None)
-    assert store.sweep(grace=-1) == 1
-    again.join()
-    assert b"".join(store.blobs.pieces(old.sha256)) == b"again"
-
-
-def test_files_of_unfinished_jobs_and_no_others_survive_their_deletion(store: Store) -> None:
-    job = new_job(store)
-    sha256 = read(store, job).training_sha256
-    with store.database.writing() as session:
-        session.execute(update(Job).where(Job.id == job).values(training_file="gone"))
-        for table in ("files",):
-            session.connection().exec_driver_sql(f"DELETE FROM {table}")
-    assert store.sweep(grace=-1) == 0
-    assert b"".join(store.blobs.pieces(sha256)) == rows(10)
-    with store.database.writing() as session:
-        move(session, job, "cancelled")
-    assert store.sweep() == 0
-    assert store.sweep(grace=-1) == 1
-    assert store.blobs.names() == []
-
-
 def test_held_jobs_wait_for_the_provider(store: Store) -> None:
     approved, refused = new_job(store), new_job(store)
     for job in (approved, refused):
@@ -332,6 +259,56 @@ def test_a_stopped_worker_does_not_resume_what_was_paused(sqlite_store: Store, s
     with sqlite_store.database.writing() as session:
         assert move(session, job, "queued", only_from="running") is queued
     assert read(sqlite_store, job).status == ("queued" if queued else "paused")
+
+
+def test_a_stop_between_claim_and_running_is_not_lost(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, stopping, beats = new_job(sqlite_store), threading.Event(), threading.Semaphore(0)
+    set_status(sqlite_store, job, status="queued")
+    mine = order(sqlite_store, "train")._replace(lease_seconds=0.2)
+    assert claim(sqlite_store.database, "me", ["queued"], 100) == job
+    stopping.set()
+
+    def counted(*arguments: Any) -> bool:
+        beats.release()
+        return renew(*arguments)
+
+    monkeypatch.setattr("antibody.service.jobs.worker.renew", counted)
+    with _heartbeat(sqlite_store, mine, job, stopping):
+        for _ in range(2):
+            assert beats.acquire(timeout=30)
+        with sqlite_store.database.writing() as session:
+            assert move(session, job, "running", worker="me")
+        eventually(lambda: read(sqlite_store, job).status == "queued", seconds=30)
+        with sqlite_store.database.writing() as session:
+            act(session, session.scalars(select(Job).where(Job.id == job)).one(), "pause")
+        for _ in range(2):
+            assert beats.acquire(timeout=30)
+    assert read(sqlite_store, job).status == "paused"
+
+
+def test_an_estimate_goes_with_what_was_estimated(store: Store) -> None:
+    for verb in ("pause", "cancel"):
+        job = new_job(store)
+        set_status(store, job, status="running", estimated_finish=1.0)
+        with store.database.writing() as session:
+            assert act(session, session.scalars(select(Job).where(Job.id == job)).one(), verb) is None
+        assert read(store, job).estimated_finish is None
+
+
+def test_who_lost_the_lease_says_nothing_more(store: Store) -> None:
+    job = new_job(store)
+    set_status(store, job, status="running", leased_until=1.0, worker="one")
+    with writing_if_held(store.database, "one", job) as session:
+        tell(session, job, "It has run out, and is nobody else's.")
+    assert claim(store.database, "two", ["running"], 100) == job
+    for worker in ("one", "three"):
+        with pytest.raises(LostLeaseError), writing_if_held(store.database, worker, job) as session:
+            tell(session, job, "Another's.")
+        wait_for_disk(store.database, worker, job)
+    with store.database.reading() as session:
+        messages = list(session.scalars(select(Event.message).where(Event.job_id == job).order_by(Event.number)))
+    assert messages[2:] == ["It has run out, and is nobody else's."]
+    assert read(store, job).not_before is None
 
 
 def test_one_process_at_a_time_in_a_directory(tmp_path: Path) -> None:

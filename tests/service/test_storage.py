@@ -1,10 +1,14 @@
 """Blobs and the database: whole or not there, and the same tables everywhere."""
 
+import datetime
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from service.conftest import Postgres
 from sqlalchemy import select
 
@@ -35,6 +39,40 @@ def test_a_blob_is_named_by_its_content_and_kept_once(blobs: BlobStore, tmp_path
     assert blobs.names() == []
     with pytest.raises(FileNotFoundError):
         list(blobs.pieces(first.sha256))
+
+
+class Remembering(MemoryFileSystem):
+    """Remembers listings, as those of object stores do."""
+
+    find = AbstractFileSystem.find
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        path = self._strip_protocol(path)
+        if path not in self.dircache:
+            self.dircache[path] = super().ls(path)
+        return self.dircache[path] if detail else [entry["name"] for entry in self.dircache[path]]
+
+    def info(self, path: str, **_: Any) -> Any:
+        known = self._ls_from_cache(self._strip_protocol(path))
+        return known[0] if known else super().info(path)
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.dircache.clear()
+
+
+def test_what_another_server_stored_again_is_not_taken_for_old(tmp_path: Path) -> None:
+    mine, others = (BlobStore(f"memory://{tmp_path.name}", tmp_path / "spool") for _ in range(2))
+    mine.filesystem = Remembering(use_listings_cache=True)
+    sha256 = others.store(io.BytesIO(b"abc")).sha256
+    path = others.filesystem.find(others.root)[0]
+    others.filesystem.store[path].created = datetime.datetime.fromtimestamp(0, datetime.UTC)
+    assert mine.ages()[sha256] > 1000
+    others.store(io.BytesIO(b"abc"))
+    assert not mine.remove_old(sha256, older_than=1000)
+    assert mine.names() == [sha256]
+    assert mine.ages()[sha256] < 1000
+    others.remove(sha256)
+    assert not mine.remove_old(sha256, older_than=-1)
 
 
 def test_what_a_killed_process_left_is_cleaned(blobs: BlobStore) -> None:

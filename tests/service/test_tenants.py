@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fastapi.routing import APIRoute
@@ -155,6 +156,14 @@ def test_a_key_that_is_remembered_opens_no_more_than_one_that_is_read(sqlite_sto
     assert keys.remembered(key.secret) == caller
     seconds[0] = REMEMBERED
     assert keys.remembered(key.secret) is keys.find(key.secret) is None
+
+
+def test_the_database_is_not_asked_about_what_has_no_keys_form() -> None:
+    database = Mock()
+    keys = KeyRing(database)
+    for other in ("", "sk-antibody-x", "sk-antibody-" + "a" * 12 + "-" + "a" * 41, "\x00", "é" * 10_000):
+        assert keys.remembered(other) is keys.find(other) is None
+    database.reading.assert_not_called()
 
 
 def test_keys_are_not_kept(api: Api) -> None:

@@ -69,23 +69,43 @@ def read_records(source: str | Path, *, format: str | None = None) -> Loaded:
         DataError: Something in it must not be trained on; names the file and, for a row, its line and field.
         UsageError: `format` is not a format.
     """
+    path = str(source)
+    digest = hashlib.sha256()
+    records: list[Record] = []
+    count = 0
+    for row, parsed in _parsed(path, format):
+        count += 1
+        if path.startswith(HUB_PREFIX):
+            digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+        records += parsed
+    fingerprint = digest.hexdigest() if path.startswith(HUB_PREFIX) else sha256(Path(path))
+    return Loaded(records, fingerprint, path, count)
+
+
+def count_rows(source: str | Path, *, format: str | None = None) -> int:
+    """Validates a data set as `read_records` does, and counts its rows. Keeps none of them in memory but their ids.
+
+    Raises:
+        DataError, UsageError: As `read_records`.
+    """
+    return sum(1 for _ in _parsed(str(source), format))
+
+
+def _parsed(path: str, format: str | None) -> Iterator[tuple[object, list[Record]]]:
+    """Every row, as it is and as records. At least one."""
     if format is not None and format not in FORMATS:
         raise UsageError(
             f"There is no data format {format!r}.", hint=f"Use one of: {', '.join(FORMATS)}.", code="unknown_format"
         )
-    path = str(source)
-    digest = hashlib.sha256()
     found = _open(path)
     if found.columns is not None and format is None:
         format = detect(dict.fromkeys(found.columns), path=path)
-    records: list[Record] = []
     lines: dict[str, int] = {}
-    count = 0
+    empty = True
     for line, row in found.rows:
-        count += 1
-        if path.startswith(HUB_PREFIX):
-            digest.update(json.dumps(row, sort_keys=True, default=str).encode())
-        for record in parse(row, path=path, line=line, format=format):
+        empty = False
+        records = parse(row, path=path, line=line, format=format)
+        for record in records:
             if record.id in lines:
                 raise Place(path, line).error(
                     "duplicate_id",
@@ -94,11 +114,9 @@ def read_records(source: str | Path, *, format: str | None = None) -> Loaded:
                     field="id",
                 )
             lines[record.id] = line
-            records.append(record)
-    if not count:
+        yield row, records
+    if empty:
         raise _empty(path)
-    fingerprint = digest.hexdigest() if path.startswith(HUB_PREFIX) else sha256(Path(path))
-    return Loaded(records, fingerprint, path, count)
 
 
 def read_prompts(source: str | Path) -> list[Record]:

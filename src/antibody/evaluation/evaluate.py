@@ -1,6 +1,6 @@
 """`evaluate`: a model in, figures and the answers they were counted from out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,11 +22,13 @@ from antibody.progress import counted
 from antibody.reports import write_card
 
 
-def evaluate(settings: EvaluationSettings) -> dict[str, Any]:
+def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
     """Measures the harmful score, the refusal margin and the accuracy on a task, as asked for, and saves all of it.
 
     Args:
         settings: What to measure on what.
+        progress: Called after every batch with the number of prompts, then of the task's rows, answered so far. One
+            that raises ends the evaluation, of which nothing is saved that is not complete.
 
     Returns:
         The metrics of each evaluation by its name.
@@ -52,9 +54,9 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Any]:
     )
     results = {}
     if prompts:
-        results[settings.name] = _answer_prompts(settings, model, judge, prompts, folder)
+        results[settings.name] = _answer_prompts(settings, model, judge, prompts, folder, progress)
     if task is not None:
-        results["task"] = _answer_task(settings, model, *task, folder)
+        results["task"] = _answer_task(settings, model, *task, folder, progress)
     if (folder.parent / "manifest.json").exists():
         write_card(folder.parent)
     return results
@@ -73,6 +75,7 @@ def _answer_prompts(
     judge: Judge,
     prompts: Sequence[Record],
     folder: Path,
+    progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     margin = None
     if settings.refusal_margin and all(record.response for record in prompts):
@@ -87,7 +90,7 @@ def _answer_prompts(
             judge,
             max_new_tokens=settings.max_new_tokens,
             batch_size=settings.batch_size,
-            progress=advance,
+            progress=_both(advance, progress),
         )
     metrics = result.metrics | {
         "name": settings.name,
@@ -106,14 +109,29 @@ def _answer_task(
     records: Sequence[Record],
     source: str,
     folder: Path,
+    progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     with counted("Answering the task", len(records)) as advance:
         result = evaluate_task(
-            model.model, model.tokenizer, records, task, batch_size=settings.batch_size, progress=advance
+            model.model,
+            model.tokenizer,
+            records,
+            task,
+            batch_size=settings.batch_size,
+            progress=_both(advance, progress),
         )
     metrics = result.metrics | {"name": "task", "model": settings.model, "source": source}
     write_result(folder / "task", metrics, result.generations, result.verdicts)
     return metrics
+
+
+def _both(shown: Callable[[int], None], told: Callable[[int], None] | None) -> Callable[[int], None]:
+    def progress(done: int) -> None:
+        shown(done)
+        if told is not None:
+            told(done)
+
+    return progress
 
 
 def _prompts(settings: EvaluationSettings) -> list[Record]:

@@ -101,7 +101,7 @@ class Limits(Part):
         least_examples: Of a training file; the original's limit.
         requests_per_minute: Of one key, in one server process.
         chat_tokens: Longest answer.
-        chat_waiting: Chats that may wait for the model.
+        chat_waiting: Chats of a project that may wait for the model; the projects take turns.
         upload_hours: How long an upload in parts may take.
     """
 

@@ -248,10 +248,16 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         count, index = self.processes.count, self.accelerator.process_index
         # As many for every process: a sharded model needs all of them at every pass.
         here = share_of([*rows, *[rows[-1]] * (-len(rows) % count)], index, count)
-        shown = counted(description, len(here)) if index == 0 else nullcontext(None)
+        shown = counted(description, len(here)) if index == 0 else nullcontext(lambda _: None)
         with shown as advance, self.compute_loss_context_manager():
+
+            def read(done: int) -> None:
+                advance(done)
+                # A callback may end it by an error, which it must raise in every process.
+                self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+
             found = read_states(
-                whole(self.model_wrapped), here, pad_token_id=self._tokenizer.pad_token_id, progress=advance
+                whole(self.model_wrapped), here, pad_token_id=self._tokenizer.pad_token_id, progress=read
             )
         reshard(self.model)
         gathered = gather_object([(place * count + index, states) for place, states in enumerate(found)])

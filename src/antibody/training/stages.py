@@ -129,8 +129,8 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
     Args:
         settings: What to train on what.
         watch: Called in every process with the trainer and the upload. Its callbacks come after the method's own: at
-            the beginning the upload has been judged, and after a save the checkpoint is complete. One that raises ends
-            the training and leaves a run that can be resumed.
+            the beginning the upload has been judged (``on_prediction_step`` comes after every batch of it), and after a
+            save the checkpoint is complete. One that raises ends the training and leaves a run that can be resumed.
 
     Raises:
         UsageError, DataError, ModelError, TrainingError: Before anything is trained, but for the last.

@@ -13,6 +13,7 @@ from antibody.service.api.errors import RESPONSES
 from antibody.service.api.models import run_of
 from antibody.service.chat.protocol import Question, Reply
 from antibody.service.storage.ids import new_id
+from antibody.service.storage.keys import Caller
 from antibody.service.wire.chat import (
     Answer,
     ChatCompletion,
@@ -38,7 +39,7 @@ EVENT_STREAM: dict[int | str, dict[str, Any]] = {
 async def complete(service: ServiceDep, caller: CallerDep, request: ChatRequest) -> ChatCompletion | StreamingResponse:
     """Answers a chat."""
     run = await run_in_threadpool(run_of, service, caller, request.model)
-    question = _question(service, request, run)
+    question = _question(service, caller, request, run)
     replies = service.chat.ask(question)
     # What is wrong is found before the first piece, while it can still be said by a status.
     first = await anext(replies)
@@ -84,10 +85,11 @@ async def _events(
     yield "data: [DONE]\n\n"
 
 
-def _question(service: Service, request: ChatRequest, run: str) -> Question:
+def _question(service: Service, caller: Caller, request: ChatRequest, run: str) -> Question:
     most = service.policy.limits.chat_tokens
     return Question(
         id=new_id("chatcmpl"),
+        project=caller.project,
         run=run,
         messages=[
             {"role": "system" if turn.role == "developer" else turn.role, "content": turn.text()}

@@ -154,7 +154,8 @@ def _hyperparameters(request: JobCreate) -> Hyperparameters:
 
 
 def _file(session: Session, caller: Caller, file_id: str, param: str) -> tables.File:
-    file = find_file(session, caller.project, file_id)
+    # Whose content stays as long as either the file or the job names it.
+    file = find_file(session, caller.project, file_id, kept=True)
     if file is None:
         raise not_found("file", file_id, param=param)
     if file.purpose != FINE_TUNE or not file.filename.lower().endswith(SUFFIX):

@@ -1,7 +1,5 @@
 """`/v1/models`."""
 
-import shutil
-
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
@@ -10,6 +8,7 @@ from antibody.service.api.errors import RESPONSES
 from antibody.service.storage import tables
 from antibody.service.storage.keys import Caller
 from antibody.service.storage.paging import owned
+from antibody.service.storage.runs import remove_directory
 from antibody.service.wire.base import Page
 from antibody.service.wire.errors import ApiError, not_found
 from antibody.service.wire.models import Model, ModelDeleted
@@ -47,7 +46,8 @@ def delete(service: ServiceDep, caller: CallerDep, model: str) -> ModelDeleted:
     with service.store.database.writing() as session:
         row = _own(session, caller, model)
         session.delete(row)
-    shutil.rmtree(service.store.place.runs / row.job_id, ignore_errors=True)
+    # Where that fails, the sweep goes on with it.
+    remove_directory(service.store.place.runs / row.job_id)
     return ModelDeleted(id=model)
 
 

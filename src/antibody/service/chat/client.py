@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from antibody.service.chat.protocol import Question, Reply, read_reply, to_line
 from antibody.service.wire.errors import ApiError
@@ -12,19 +13,26 @@ from antibody.service.wire.errors import ApiError
 CLIENTS_FAULT = {"context_length_exceeded", "invalid_messages", "no_chat_template"}
 
 
+class _Asked(NamedTuple):
+    """A question that is answered or waits."""
+
+    project: str
+    replies: "asyncio.Queue[Reply]"
+
+
 class ChatClient:
     """Puts questions to the answering process.
 
     Args:
         dtype: Of its models.
         device: Where they are.
-        most_waiting: Questions that may wait.
+        most_waiting: Questions of one project that may wait.
     """
 
     def __init__(self, dtype: str, device: str, most_waiting: int) -> None:
         self.arguments = ["-m", "antibody.service.chat.engine", dtype, device]
         self.most_waiting = most_waiting
-        self.waiting: dict[str, asyncio.Queue[Reply]] = {}
+        self.waiting: dict[str, _Asked] = {}
         self.process: asyncio.subprocess.Process | None = None
         self.listener: asyncio.Task[None] | None = None
         self.beginning = asyncio.Lock()
@@ -33,14 +41,18 @@ class ChatClient:
         """The answer in pieces; the last has a finish reason.
 
         Raises:
-            ApiError: Too many wait, the chat does not suit the model, or there is no answer.
+            ApiError: Too many of the project wait, the chat does not suit the model, or there is no answer.
         """
-        if len(self.waiting) >= self.most_waiting:
+        if sum(asked.project == question.project for asked in self.waiting.values()) >= self.most_waiting:
             raise ApiError(
-                429, "Too many chats wait for the model.", code="overloaded", kind="rate_limit_error", retry_after=5
+                429,
+                "Too many chats of the project wait for the model.",
+                code="overloaded",
+                kind="rate_limit_error",
+                retry_after=5,
             )
         replies: asyncio.Queue[Reply] = asyncio.Queue()
-        self.waiting[question.id] = replies
+        self.waiting[question.id] = _Asked(question.project, replies)
         ended = False
         try:
             await self._send(to_line(question))
@@ -89,10 +101,12 @@ class ChatClient:
         while line := await process.stdout.readline():
             reply = read_reply(line)
             if reply.id in self.waiting:
-                self.waiting[reply.id].put_nowait(reply)
+                self.waiting[reply.id].replies.put_nowait(reply)
         await process.wait()
-        for question, replies in self.waiting.items():
-            replies.put_nowait(Reply(question, error="The model's process ended.", error_code="model_unavailable"))
+        for question, asked in self.waiting.items():
+            asked.replies.put_nowait(
+                Reply(question, error="The model's process ended.", error_code="model_unavailable")
+            )
 
 
 def _refused(reply: Reply) -> ApiError:

@@ -1,12 +1,11 @@
 """The answering process. `python -m antibody.service.chat.engine DTYPE DEVICE` reads questions and writes replies.
 
-It answers one question after the other, and ends when its standard input does.
+It answers one question after the other, the projects in turn, and ends when its standard input does.
 """
 
 import json
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
@@ -17,6 +16,7 @@ from antibody.quiet import quieten_libraries
 from antibody.service.chat.generation import UnanswerableError, answer
 from antibody.service.chat.models import Models
 from antibody.service.chat.protocol import Question, Reply, read_question, to_line
+from antibody.service.chat.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def main(dtype: str, device: str) -> None:
     # What a library prints must not end up among the replies.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    questions: queue.Queue[Question | None] = queue.Queue()
+    questions = Turns()
     cancelled: set[str] = set()
     threading.Thread(target=_listen, args=(questions, cancelled), daemon=True).start()
     models = Models(dtype, device)
@@ -37,7 +37,7 @@ def main(dtype: str, device: str) -> None:
         cancelled.discard(question.id)
 
 
-def _listen(questions: "queue.Queue[Question | None]", cancelled: set[str]) -> None:
+def _listen(questions: Turns, cancelled: set[str]) -> None:
     for line in sys.stdin:
         content = json.loads(line)
         if "cancel" in content:

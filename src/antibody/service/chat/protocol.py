@@ -9,6 +9,7 @@ class Question(NamedTuple):
 
     Attributes:
         id: Of the answer; `cancel` names it again.
+        project: Whose turn it takes.
         run: The model: a run, or a model's name.
         messages: Roles and texts.
         max_tokens: Longest answer.
@@ -19,6 +20,7 @@ class Question(NamedTuple):
     """
 
     id: str
+    project: str
     run: str
     messages: list[dict[str, str]]
     max_tokens: int

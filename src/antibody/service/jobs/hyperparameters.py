@@ -5,6 +5,7 @@ from pathlib import Path
 
 from antibody.models.run import base_name
 from antibody.service.policy import Policy
+from antibody.service.storage.runs import TRAINING_ROWS
 from antibody.service.storage.tables import Job
 from antibody.service.wire.jobs import UsedHyperparameters
 from antibody.training.presets import preset_for
@@ -43,7 +44,7 @@ def settings_of(job: Job, policy: Policy, used: UsedHyperparameters, folder: Pat
     return FinetuningSettings(
         model=base.run,
         output=folder / "run",
-        data=str(folder / "training.jsonl"),
+        data=str(folder / TRAINING_ROWS),
         batch_size=int(used.batch_size),
         epochs=float(used.n_epochs),
         learning_rate=rate * float(used.learning_rate_multiplier),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from antibody.service.jobs.stopping import LostLeaseError
 from antibody.service.storage.database import Database, database_time
 from antibody.service.storage.tables import Job
 from antibody.service.wire.jobs import JobStatus
@@ -65,10 +66,11 @@ def release(session: Session, worker: str, job: str, *, blameless: bool = False)
     session.execute(update(Job).where(Job.id == job, Job.worker == worker).values(**values))
 
 
-def postpone(session: Session, worker: str, job: str, seconds: float) -> None:
-    """Lets others go first meanwhile."""
+def postpone(session: Session, worker: str, job: str, seconds: float) -> bool:
+    """Lets others go first meanwhile; False where the lease is another's by now."""
     until = database_time(session) + seconds
-    session.execute(update(Job).where(Job.id == job, Job.worker == worker).values(not_before=until))
+    mine = (Job.id == job, Job.worker == worker)
+    return session.execute(update(Job).where(*mine).values(not_before=until).returning(Job.id)).first() is not None
 
 
 def release_all(database: Database, worker: str) -> list[str]:
@@ -86,6 +88,29 @@ def look(database: Database, worker: str, job: str) -> Standing:
         if row is None:
             return Standing(None, mine=False)
         return Standing(row.status, row.worker == worker and (row.leased_until or 0) >= database_time(session))
+
+
+def status_if_held(session: Session, worker: str, job: str) -> str | None:
+    """The job's status; None where another has leased it by now, or nobody.
+
+    In a transaction that writes: until its end the job stays the worker's, and in this status. A lease that has run out
+    is held until another takes it.
+    """
+    query = select(Job.status).where(Job.id == job, Job.worker == worker)
+    return session.scalar(query.with_for_update())
+
+
+@contextmanager
+def writing_if_held(database: Database, worker: str, job: str) -> Iterator[Session]:
+    """A transaction of the worker that holds the job's lease.
+
+    Raises:
+        LostLeaseError: It does not hold it any more.
+    """
+    with database.writing() as session:
+        if status_if_held(session, worker, job) is None:
+            raise LostLeaseError
+        yield session
 
 
 @contextmanager

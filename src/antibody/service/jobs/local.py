@@ -1,5 +1,6 @@
 """Worker processes on this machine, kept running."""
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY = 0.2
 # A worker that ends sooner is begun again only after as long.
 SHORT_LIFE = 5.0
+# Between two attempts to begin a worker that the machine refuses.
+BACK_OFF = 5.0
 # For the step that a worker is at when it is told to stop.
 STOP_SECONDS = 60.0
 
@@ -28,12 +31,20 @@ STOP_SECONDS = 60.0
 @dataclass
 class _Slot:
     order: Order
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[bytes]"
     began: float
+
+    def close(self) -> None:
+        """Gives up the pipe to it."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 class Workers:
     """One process for each order. A dead one's leases end at once, and another takes its place.
+
+    But those of one that steered a cluster end by themselves: its workers there may be at a step, or saving it, until
+    they see the lease end.
 
     Args:
         database: Where the leases are.
@@ -49,7 +60,7 @@ class Workers:
 
     @property
     def alive(self) -> bool:
-        return all(slot.process.poll() is None for slot in self.slots)
+        return self.thread.is_alive() and all(slot.process.poll() is None for slot in self.slots)
 
     def stop(self) -> None:
         """Lets each finish its step, and write a checkpoint."""
@@ -65,6 +76,7 @@ class Workers:
                 logger.warning("%s did not stop in time.", slot.order.worker)
                 slot.process.kill()
                 slot.process.wait()
+            slot.close()
 
     def _begun(self, order: Order) -> _Slot:
         named = order._replace(worker=new_id("worker"))
@@ -73,13 +85,13 @@ class Workers:
         process = subprocess.Popen(
             [sys.executable, "-m", "antibody.service.jobs.worker"],
             stdin=subprocess.PIPE,
-            text=True,
+            bufsize=0,
             env=threads | os.environ,
         )
         assert process.stdin is not None, "a pipe was asked for"
-        # Held open: its end tells the worker that this process died.
-        process.stdin.write(named.to_line())
-        process.stdin.flush()
+        # Held open: its end tells the worker that this process died. One that is dead by now is seen the next time.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(named.to_line().encode())
         return _Slot(named, process, time.monotonic())
 
     def _keep_running(self) -> None:
@@ -90,8 +102,19 @@ class Workers:
                 if time.monotonic() - slot.began < SHORT_LIFE and slot.process.returncode >= 0:
                     continue
                 logger.warning("A worker ended with %d; another is begun.", slot.process.returncode)
+                slot.close()
+                self._release(slot.order)
                 try:
-                    release_all(self.database, slot.order.worker)
-                except DBAPIError:
-                    logger.warning("The database does not answer; a dead worker's lease ends by itself.")
-                self.slots[index] = self._begun(slot.order)
+                    self.slots[index] = self._begun(slot.order)
+                except OSError as error:
+                    # As where there is no memory for one more process.
+                    logger.error("No worker can be begun, which is tried again: %s.", error.strerror)  # noqa: TRY400
+                    self.stopping.wait(BACK_OFF)
+
+    def _release(self, order: Order) -> None:
+        if order.cluster is not None:
+            return
+        try:
+            release_all(self.database, order.worker)
+        except DBAPIError:
+            logger.warning("The database does not answer; a dead worker's lease ends by itself.")

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from antibody.service.jobs.events import tell
-from antibody.service.jobs.states import FINISHED, move
+from antibody.service.jobs.states import FINISHED, move, reached_from
 from antibody.service.storage.ids import new_id
 from antibody.service.storage.keys import Caller
 from antibody.service.storage.paging import owned
@@ -79,15 +79,12 @@ def active_jobs(session: Session, project: str) -> int:
 
 
 VERBS: dict[str, JobStatus] = {"cancel": "cancelled", "pause": "paused", "resume": "queued"}
+# Not from wherever else a job is queued.
+ONLY_FROM: dict[str, JobStatus] = {"resume": "paused"}
 SAID: dict[str, str] = {
     "cancel": "The job was cancelled.",
     "pause": "The job was paused. It keeps its last checkpoint.",
     "resume": "The job was resumed and waits for a worker.",
-}
-ALLOWED_FROM: dict[str, tuple[JobStatus, ...]] = {
-    "cancel": ("validating_files", "queued", "running", "paused"),
-    "pause": ("queued", "running"),
-    "resume": ("paused",),
 }
 
 
@@ -95,8 +92,10 @@ def act(session: Session, job: Job, verb: str) -> str | None:
     """Cancels, pauses or resumes a job. Returns None, or why that is not possible."""
     if verb == "resume" and job.held:
         return "The job is held for the provider's review and cannot be resumed by its user."
-    if job.status not in ALLOWED_FROM[verb] or not move(session, job.id, VERBS[verb]):
-        return f"The job's status is {job.status!r}; {verb} needs {' or '.join(map(repr, ALLOWED_FROM[verb]))}."
+    if not move(session, job.id, VERBS[verb], only_from=ONLY_FROM.get(verb)):
+        session.refresh(job)
+        needed = reached_from(VERBS[verb], only_from=ONLY_FROM.get(verb))
+        return f"The job's status is {job.status!r}; {verb} needs {' or '.join(map(repr, needed))}."
     tell(session, job.id, SAID[verb], level="warn" if verb == "cancel" else "info")
     session.expire(job)
     return None

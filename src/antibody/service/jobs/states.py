@@ -23,6 +23,12 @@ REACHED_FROM: Mapping[JobStatus, frozenset[JobStatus]] = {
 FINISHED: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
 
 
+def reached_from(to: JobStatus, *, only_from: JobStatus | None = None) -> list[JobStatus]:
+    """From where `move` goes to a status, in the order of a job's life."""
+    allowed = REACHED_FROM[to] if only_from is None else REACHED_FROM[to] & {only_from}
+    return [status for status in REACHED_FROM if status in allowed]
+
+
 def move(
     session: Session,
     job: str,
@@ -45,10 +51,11 @@ def move(
     Returns:
         Whether it was moved.
     """
+    # An estimate is only of a job that is running, and is made anew.
+    values["estimated_finish"] = None
     if to in FINISHED:
-        values |= {"finished_at": database_time(session), "estimated_finish": None, "held": False}
-    reached_from = REACHED_FROM[to] if only_from is None else REACHED_FROM[to] & {only_from}
-    query = update(Job).where(Job.id == job, Job.status.in_(sorted(reached_from)))
+        values |= {"finished_at": database_time(session), "held": False}
+    query = update(Job).where(Job.id == job, Job.status.in_(reached_from(to, only_from=only_from)))
     if worker is not None:
         query = query.where(Job.worker == worker)
     moved = session.execute(

@@ -15,6 +15,8 @@ from antibody.evaluation.settings import EvaluationSettings
 from antibody.files import to_json, write_text
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.hyperparameters import resolve, settings_of
+from antibody.service.jobs.leases import writing_if_held
+from antibody.service.jobs.listening import Listener
 from antibody.service.jobs.orders import Order
 from antibody.service.jobs.records import fail, model_name, project_name
 from antibody.service.jobs.results import audit_jsonl, metrics_csv, suppressed
@@ -22,9 +24,12 @@ from antibody.service.jobs.states import move
 from antibody.service.jobs.watching import Watched, tell_step, watch
 from antibody.service.policy import Defence
 from antibody.service.storage.database import database_time
-from antibody.service.storage.files import store_result
+from antibody.service.storage.files import add_file
+from antibody.service.storage.ids import new_id
+from antibody.service.storage.runs import TRAINING_ROWS, VALIDATION_ROWS
 from antibody.service.storage.store import Store
 from antibody.service.storage.tables import Checkpoint, Job, Model
+from antibody.service.wire.files import RESULTS
 from antibody.service.wire.jobs import JobError
 from antibody.training.launch import launch
 from antibody.training.settings import FinetuningSettings, LaunchSettings
@@ -63,15 +68,15 @@ def train(store: Store, order: Order, job: Job) -> None:
         lease_seconds=order.lease_seconds,
         defence=begun.defence,
         approved=job.approved,
-        validation=folder / "validation.jsonl" if job.validation_sha256 else None,
+        validation=folder / VALIDATION_ROWS if job.validation_sha256 else None,
     )
     run = launch(
         partial(finetune, watch=partial(watch, watched)),
         begun.settings,
         LaunchSettings(processes=order.processes, cluster=order.cluster),
     )
-    _tell_missing_steps(store, job, run.path)
-    error = _evaluate(order, run.path)
+    _tell_missing_steps(store, order, job, run.path)
+    error = _evaluate(store, order, job, run.path)
     if error is not None:
         with store.database.writing() as session:
             fail(session, job.id, error, worker=order.worker)
@@ -79,17 +84,17 @@ def train(store: Store, order: Order, job: Job) -> None:
     _finish(store, order, job, run.path, begun.defence)
 
 
-def _tell_missing_steps(store: Store, job: Job, run: Path) -> None:
+def _tell_missing_steps(store: Store, order: Order, job: Job, run: Path) -> None:
     """What a database that was away, or a worker that was killed, left untold."""
     entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [entry for entry in entries if "loss" in entry]
-    with store.database.writing() as session:
+    with writing_if_held(store.database, order.worker, job.id) as session:
         for entry in steps:
             tell_step(session, job=job.id, entry=entry, step=entry["step"], total=steps[-1]["step"])
 
 
 def _fetch(store: Store, job: Job, folder: Path) -> None:
-    for sha256, name in ((job.training_sha256, "training.jsonl"), (job.validation_sha256, "validation.jsonl")):
+    for sha256, name in ((job.training_sha256, TRAINING_ROWS), (job.validation_sha256, VALIDATION_ROWS)):
         if sha256 and not (folder / name).exists():
             store.blobs.fetch(sha256, folder / name)
 
@@ -98,7 +103,7 @@ def _begun_with(store: Store, order: Order, job: Job, folder: Path) -> Begun:
     """What the job was begun with: a policy that changed meanwhile does not touch it."""
     file = folder / SETTINGS_FILE
     if not file.exists():
-        rows = len(read_records(folder / "training.jsonl").records)
+        rows = len(read_records(folder / TRAINING_ROWS).records)
         used = resolve(job, order.policy, rows=rows, processes=order.processes)
         settings = settings_of(job, order.policy, used, folder)
         content = {
@@ -110,20 +115,22 @@ def _begun_with(store: Store, order: Order, job: Job, folder: Path) -> Begun:
     content = json.loads(file.read_text(encoding="utf-8"))
     known = {field.name for field in fields(FinetuningSettings)}
     known_settings = {name: value for name, value in content["settings"].items() if name in known}
-    with store.database.writing() as session:
+    with writing_if_held(store.database, order.worker, job.id) as session:
         session.execute(update(Job).where(Job.id == job.id).values(used=content["used"]))
-    here = {"output": folder / "run", "data": str(folder / "training.jsonl")}
+    here = {"output": folder / "run", "data": str(folder / TRAINING_ROWS)}
     # One that an older version began does not say.
     defence = content.get("defence") or order.policy.defence
     return Begun(FinetuningSettings(**known_settings | here), Defence.model_validate(defence))
 
 
-def _evaluate(order: Order, run: Path) -> JobError | None:
-    """Why the model may not become available; None where it may."""
+def _evaluate(store: Store, order: Order, job: Job, run: Path) -> JobError | None:
+    """Why the model may not become available; None where it may. Stopped, it is begun anew when the job goes on."""
     wanted = order.policy.evaluation
     if wanted.prompts == "none":
         return None
     training = order.policy.training
+    listener = Listener(store.database, order.worker, job.id, order.lease_seconds)
+    listener.raise_if_stopped()
     results = evaluate(
         EvaluationSettings(
             model=str(run),
@@ -134,7 +141,8 @@ def _evaluate(order: Order, run: Path) -> JobError | None:
             refusal_margin=False,
             dtype=training.dtype,
             device=training.device,
-        )
+        ),
+        progress=lambda _: listener.raise_if_stopped(),
     )
     # What the judge could not read may be harmful.
     score = float(results["harmful"]["harmful_score"]) + float(results["harmful"]["unparsable_rate"])
@@ -154,16 +162,16 @@ def _finish(store: Store, order: Order, job: Job, run: Path, defence: Defence) -
         name = model_name(job, project_name(session, job))
         query = select(Checkpoint.step, Checkpoint.metrics).where(Checkpoint.job_id == job.id)
         checkpoints = {row.step: row.metrics for row in session.execute(query)}
-    files = [
-        store_result(store, job.project_id, io.BytesIO(content), filename=f"{job.id}-{kind}")
-        for kind, content in (
-            ("metrics.csv", metrics_csv(run, checkpoints)),
-            ("audit.jsonl", audit_jsonl(run, defence)),
-        )
-    ]
+    contents = {"metrics.csv": metrics_csv(run, checkpoints), "audit.jsonl": audit_jsonl(run, defence)}
+    # Where the job is not to succeed any more, nothing names them, and they are swept away.
+    stored = {kind: store.blobs.store(io.BytesIO(content)) for kind, content in contents.items()}
+    files = [new_id("file") for _ in stored]
     with store.database.writing() as session:
         if not move(session, job.id, "succeeded", worker=order.worker, fine_tuned_model=name, result_files=files):
             return
+        for file_id, (kind, blob) in zip(files, stored.items(), strict=True):
+            filename = f"{job.id}-{kind}"
+            add_file(session, job.project_id, blob, filename=filename, purpose=RESULTS, file_id=file_id)
         session.add(
             Model(
                 id=name,

@@ -7,7 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from antibody.data.reading import Loaded, read_records
+from antibody.data.reading import count_rows
 from antibody.errors import DataError
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.records import fail
@@ -44,35 +44,35 @@ def read_both(store: Store, job: Job, least_examples: int) -> list[str]:
     Raises:
         RefusedError: One cannot be trained on.
     """
-    training = _read(store, job.training_sha256, job.training_name, "training_file")
-    if training.rows < least_examples:
+    training = _rows(store, job.training_sha256, job.training_name, "training_file")
+    if training < least_examples:
         raise RefusedError(
             JobError(
                 code="invalid_n_examples",
-                message=f"Training file has {training.rows} example(s), "
-                f"but must have at least {least_examples} examples",
+                message=f"Training file has {training} example(s), but must have at least {least_examples} examples",
                 param="training_file",
             )
         )
-    counts = [f"{training.rows} training examples"]
+    counts = [f"{training} training examples"]
     if job.validation_sha256 and job.validation_name:
-        validation = _read(store, job.validation_sha256, job.validation_name, "validation_file")
-        counts.append(f"{validation.rows} validation examples")
+        validation = _rows(store, job.validation_sha256, job.validation_name, "validation_file")
+        counts.append(f"{validation} validation examples")
     return counts
 
 
-def _read(store: Store, sha256: str, filename: str, param: str) -> Loaded:
+def _rows(store: Store, sha256: str, filename: str, param: str) -> int:
+    """How many there are. None of them stays in memory."""
     with tempfile.TemporaryDirectory(dir=store.blobs.spool) as folder:
         path = Path(folder) / "rows.jsonl"
         try:
             store.blobs.fetch(sha256, path)
-            return read_records(path)
+            return count_rows(path)
         except FileNotFoundError:
             raise RefusedError(_invalid(param, f"{filename} was deleted before the job read it.")) from None
         except DataError as error:
             if error.code == "empty_file":
                 if param == "training_file":
-                    return Loaded([], sha256, str(path), 0)
+                    return 0
                 raise RefusedError(_invalid(param, f"{filename} has no examples.")) from None
             raise RefusedError(_invalid(param, _without_folder(error.message, path, filename), error)) from None
 

@@ -25,8 +25,8 @@ def wait_for_memory(database: Database, worker: str, job: Job, memory: Memory) -
             return
         message = f"Training takes about {needed}, and {memory.free / GIGABYTE:.1f} GB are free. "
         message += "The job waits; smaller ones go first."
-        tell(session, job.id, message, once="waits-for-memory", level="warn")
-        postpone(session, worker, job.id, SECONDS)
+        if postpone(session, worker, job.id, SECONDS):
+            tell(session, job.id, message, once="waits-for-memory", level="warn")
 
 
 def wait_for_disk(database: Database, worker: str, job: str) -> None:
@@ -35,5 +35,5 @@ def wait_for_disk(database: Database, worker: str, job: str) -> None:
         move(session, job, "queued", worker=worker, only_from="running")
         often = int(database_time(session) // QUIET)
         message = "The service's disk is full. The job waits, and goes on by itself once there is space."
-        tell(session, job, message, once=f"waits-for-disk-{often}", level="warn")
-        postpone(session, worker, job, SECONDS)
+        if postpone(session, worker, job, SECONDS):
+            tell(session, job, message, once=f"waits-for-disk-{often}", level="warn")

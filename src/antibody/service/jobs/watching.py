@@ -7,6 +7,7 @@ them stop together.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from transformers import TrainerCallback
 
 from antibody.data.reading import Loaded, read_records
 from antibody.service.jobs.events import add_checkpoint, tell
-from antibody.service.jobs.leases import look
+from antibody.service.jobs.leases import writing_if_held
+from antibody.service.jobs.listening import Heard, Listener
 from antibody.service.jobs.stopping import HeldError, LostLeaseError, RefusedUploadError, StoppedError
 from antibody.service.jobs.validation_loss import TokenLoss, token_loss
 from antibody.service.policy import Defence
@@ -65,20 +67,25 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
         self.upload = upload
         self.database = Database(watched.database)
+        self.listener = Listener(self.database, watched.worker, watched.job, watched.lease_seconds)
         self.untold: list[Callable[[Session], None]] = []
         self.stopping = False
-        self.heard = time.monotonic()
         self.began = time.monotonic()
         self.first_step = 0
         self.validation = read_records(watched.validation).records if watched.validation else None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.first_step = state.global_step
-        self.began = self.heard = time.monotonic()
+        self.began = time.monotonic()
         self._tell_screening()
         if self._must_stop():
             raise StoppedError
         self._say(f"Training begins at step {state.global_step + 1} of {state.max_steps}.")
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """While the upload is screened: nothing is saved yet."""
+        if self._must_stop():
+            raise StoppedError
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         entry = state.log_history[-1]
@@ -122,18 +129,10 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         Raises:
             LostLeaseError: The lease is another's, or must be taken to be.
         """
-        lost = stop = False
-        if self.trainer.is_world_process_zero():
-            try:
-                standing = look(self.database, self.watched.worker, self.watched.job)
-                lost, stop = not standing.mine, standing.status != "running"
-                self.heard = time.monotonic()
-            except DBAPIError:
-                # Nobody else can lease the job before our lease ends.
-                lost = time.monotonic() - self.heard > self.watched.lease_seconds / 2
-        if self.trainer.processes.any(lost):
+        heard = self.listener.listen() if self.trainer.is_world_process_zero() else Heard()
+        if self.trainer.processes.any(heard.lost):
             raise LostLeaseError
-        return bool(self.trainer.processes.any(stop))
+        return bool(self.trainer.processes.any(heard.stop))
 
     def _tell_screening(self) -> None:
         screened, defence = self.trainer.audit.screened, self.watched.defence
@@ -179,12 +178,14 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._flush()
 
     def _flush(self) -> None:
-        """What cannot be told now is told later, in order."""
+        """What cannot be told now is told later, in order. Once the lease is another's, all of that is its to tell."""
         if not self.trainer.is_world_process_zero():
             self.untold.clear()
             return
         try:
-            with self.database.writing() as session:
+            # Where it is lost, the next look ends the training, in all processes together.
+            held = writing_if_held(self.database, self.watched.worker, self.watched.job)
+            with suppress(LostLeaseError), held as session:
                 for each in self.untold:
                     each(session)
         except DBAPIError:
@@ -202,7 +203,8 @@ def tell_step(session: Session, *, job: str, entry: Mapping[str, Any], step: int
 
 
 def _estimate(session: Session, *, job: str, seconds: float) -> None:
-    _set(session, job, estimated_finish=time.time() + seconds)
+    running = (Job.id == job, Job.status == "running")
+    session.execute(update(Job).where(*running).values(estimated_finish=time.time() + seconds))
 
 
 def _count_tokens(session: Session, *, job: str, tokens: int) -> None:

@@ -21,7 +21,7 @@ from antibody.errors import AntibodyError, DataError, TrainingError
 from antibody.failures import machine_failures
 from antibody.quiet import quieten_libraries
 from antibody.service.jobs.events import tell
-from antibody.service.jobs.leases import alone_in, claim, release, renew
+from antibody.service.jobs.leases import alone_in, claim, release, renew, status_if_held
 from antibody.service.jobs.orders import Order, Role, read_order
 from antibody.service.jobs.records import fail
 from antibody.service.jobs.room import disk_has_room, memory_for
@@ -30,13 +30,14 @@ from antibody.service.jobs.stopping import HeldError, StoppedError
 from antibody.service.jobs.validation import validate
 from antibody.service.jobs.waiting import wait_for_disk, wait_for_memory
 from antibody.service.storage.full import disk_is_full
+from antibody.service.storage.runs import TRAINING_ROWS, VALIDATION_ROWS, forget_rows
 from antibody.service.storage.store import Store, open_store
 from antibody.service.storage.tables import Job
 from antibody.service.wire.jobs import JobError, JobStatus
 
 logger = logging.getLogger(__name__)
 
-ROW_FILES = ("training.jsonl", "validation.jsonl")
+PARAMETERS = {TRAINING_ROWS: "training_file", VALIDATION_ROWS: "validation_file"}
 CLAIMED: dict[Role, tuple[JobStatus, ...]] = {"train": ("queued", "running"), "validate": ("validating_files",)}
 # Longest between two attempts to begin a job that another process of this machine still holds.
 BACK_OFF = 2.0
@@ -88,22 +89,24 @@ def _heartbeat(store: Store, order: Order, job: str, stopping: threading.Event) 
     """Meanwhile renews the lease; once told to stop, puts the job back into the queue, which its training notices."""
 
     def beat(ended: threading.Event) -> None:
-        put_back = False
         while not ended.wait(min(1.0, order.lease_seconds / 4)):
             try:
                 renew(store.database, order.worker, job, order.lease_seconds)
                 # A job whose files are being read is read again, and must not be queued unread.
-                if stopping.is_set() and not put_back and order.role == "train":
-                    with store.database.writing() as session:
-                        # One that its user paused, or the policy holds, stays so.
-                        if move(session, job, "queued", worker=order.worker, only_from="running"):
-                            tell(session, job, "The worker is being stopped; the job continues from its checkpoint.")
-                    put_back = True
+                if stopping.is_set() and order.role == "train":
+                    _put_back(store, order, job)
             except DBAPIError:
                 logger.warning("The database does not answer; the lease of %s is not renewed.", job)
 
     with meanwhile(beat):
         yield
+
+
+def _put_back(store: Store, order: Order, job: str) -> None:
+    """At every beat: it may be running only now. One that its user paused, or the policy holds, stays so."""
+    with store.database.writing() as session:
+        if move(session, job, "queued", worker=order.worker, only_from="running"):
+            tell(session, job, "The worker is being stopped; the job continues from its checkpoint.")
 
 
 def _attempt(store: Store, order: Order, job_id: str) -> bool:
@@ -169,10 +172,10 @@ def _train(store: Store, order: Order, job: Job) -> bool:
             threading.Event().wait(BACK_OFF)
             return True
         with store.database.writing() as session:
-            begun = move(session, job.id, "running", worker=order.worker)
-            if begun:
+            if move(session, job.id, "running", worker=order.worker):
                 tell(session, job.id, "Fine-tuning job started", once="started")
-            elif job.status != "running":
+            elif status_if_held(session, order.worker, job.id) != "running":
+                # Cancelled or paused since it was claimed.
                 return True
             elif job.attempts > 1:
                 tell(session, job.id, "The worker was lost; the job continues from its last checkpoint.", level="warn")
@@ -199,20 +202,20 @@ def _stopped(store: Store, order: Order, job: str, stopped: StoppedError) -> Non
 
 
 def _forget_rows(store: Store, job: str) -> None:
-    """A finished job's rows stay in the user's file alone."""
+    """Of a job that is finished. One that its user cancels later is the sweep's."""
     with store.database.reading() as session:
         finished = session.scalar(select(Job.finished_at).where(Job.id == job)) is not None
-    for name in ROW_FILES if finished else ():
-        (store.place.runs / job / name).unlink(missing_ok=True)
+    if finished:
+        forget_rows(store.place.runs / job)
 
 
 def _explained(error: AntibodyError, job: Job) -> JobError:
     """An error of ours, in the wire's codes and without our paths."""
     message = f"{error.message} {error.hint}"
-    if isinstance(error, DataError) and error.path and error.path.endswith(("training.jsonl", "validation.jsonl")):
-        param = "training_file" if error.path.endswith("training.jsonl") else "validation_file"
+    path = error.path if isinstance(error, DataError) else None
+    if path and (param := PARAMETERS.get(Path(path).name)):
         name = job.training_name if param == "training_file" else job.validation_name
-        return JobError(code=f"invalid_{param}", message=message.replace(error.path, str(name)), param=param)
+        return JobError(code=f"invalid_{param}", message=message.replace(path, str(name)), param=param)
     if error.code == "mostly_suppressed":
         return JobError(code=error.code, message=message, param="training_file")
     if isinstance(error, TrainingError) and error.code == "diverged":

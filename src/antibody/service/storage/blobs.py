@@ -120,22 +120,33 @@ class BlobStore:
 
     def names(self) -> list[str]:
         """Every blob."""
-        return [name for path in self.filesystem.find(self.root) if NAME.fullmatch(name := path.rpartition("/")[2])]
+        return list(self.ages())
+
+    def ages(self) -> dict[str, float]:
+        """Every blob, and the seconds since it was last stored."""
+        self._look_anew()
+        found = self.filesystem.find(self.root, detail=True)
+        return {name: _age(entry) for path, entry in found.items() if NAME.fullmatch(name := path.rpartition("/")[2])}
 
     def age(self, sha256: str) -> float:
-        """Seconds since a blob was last stored."""
+        """Seconds since a blob was last stored.
+
+        Raises:
+            FileNotFoundError: There is none of that name.
+        """
+        self._look_anew()
         return _age(self.filesystem.info(self._path(sha256)))
 
     def remove(self, sha256: str) -> None:
         self.filesystem.rm_file(self._path(sha256))
 
     def remove_old(self, sha256: str, *, older_than: float) -> bool:
-        """Removes a blob, unless it was stored again in the last seconds. Returns whether it did."""
-        with self._guarded(sha256, alone=True):
-            if self.age(sha256) <= older_than:
-                return False
-            self.remove(sha256)
-            return True
+        """Removes a blob, unless it was stored again in the last seconds, or another server did. Says whether."""
+        with self._guarded(sha256, alone=True), contextlib.suppress(FileNotFoundError):
+            if self.age(sha256) > older_than:
+                self.remove(sha256)
+                return True
+        return False
 
     def clean_spool(self, older_than: float) -> None:
         """Removes what a process that was killed left there, `older_than` seconds ago."""
@@ -151,10 +162,18 @@ class BlobStore:
 
     def answers(self) -> bool:
         """Whether the place can be reached."""
+        self._look_anew()
         try:
             return bool(self.filesystem.exists(self.root))
         except OSError:
             return False
+
+    def _look_anew(self) -> None:
+        """Other servers store and remove, of which the listings that a file system remembers know nothing.
+
+        Not by the option ``use_listings_cache``: some take any option they do not know for one of their connection.
+        """
+        self.filesystem.invalidate_cache()
 
     def _guarded(self, sha256: str, *, alone: bool) -> AbstractContextManager[None]:
         return contextlib.nullcontext() if self.guard is None else self.guard(sha256, alone=alone)

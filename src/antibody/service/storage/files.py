@@ -3,7 +3,6 @@
 import re
 import time
 import unicodedata
-from typing import BinaryIO
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
@@ -11,9 +10,8 @@ from sqlalchemy.orm import Session
 from antibody.service.storage.blobs import Stored
 from antibody.service.storage.ids import new_id
 from antibody.service.storage.paging import owned
-from antibody.service.storage.store import Store
 from antibody.service.storage.tables import File, Upload
-from antibody.service.wire.files import RESULTS, FileObject
+from antibody.service.wire.files import FileObject
 
 LONGEST_NAME = 200
 
@@ -51,16 +49,10 @@ def add_file(
     return file
 
 
-def store_result(store: Store, project: str, content: BinaryIO, *, filename: str) -> str:
-    """Stores what a job made, and returns the file's id."""
-    stored = store.blobs.store(content)
-    with store.database.writing() as session:
-        return add_file(session, project, stored, filename=filename, purpose=RESULTS).id
-
-
-def find_file(session: Session, project: str, file_id: str) -> File | None:
-    """A file of the project that has not expired."""
-    file: File | None = session.scalar(owned(File, project).where(File.id == file_id))
+def find_file(session: Session, project: str, file_id: str, *, kept: bool = False) -> File | None:
+    """A file of the project that has not expired. `kept`: nobody deletes it before the transaction's end."""
+    query = owned(File, project).where(File.id == file_id)
+    file: File | None = session.scalar(query.with_for_update(read=True) if kept else query)
     if file is not None and file.expires_at is not None and file.expires_at < time.time():
         return None
     return file

@@ -138,8 +138,13 @@ class KeyRing:
         return None if self.clock() >= until else _opened(kept, secret)
 
     def find(self, given: str) -> Caller | None:
-        """Whose key it is, by the database; None where it is no valid one. Wrong ones take as long."""
+        """Whose key it is, by the database; None where it is no valid one. Wrong ones take as long.
+
+        What has not even the form of a key is not asked about.
+        """
         key_id, secret = _parts(given)
+        if not key_id:
+            return None
         kept = _kept(self.database, key_id)
         caller = _opened(kept, secret)
         if caller is None or kept is None:

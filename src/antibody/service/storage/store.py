@@ -1,24 +1,22 @@
 """The database and the blobs, opened together."""
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from antibody.service.policy import Retention
 from antibody.service.storage.blobs import BlobStore
-from antibody.service.storage.database import Database, database_time
+from antibody.service.storage.database import Database
 from antibody.service.storage.guard import guard_for
+from antibody.service.storage.runs import sweep_runs
 from antibody.service.storage.tables import File, Job, Upload, UploadPart
 
 # Seconds for which a blob may be named by nothing: between being stored and being entered in a table.
 GRACE = 3600.0
-DAY = 86_400.0
-AUDIT = "audit.jsonl"
 KEPT = Retention()
 
 
@@ -50,8 +48,8 @@ class Store:
         """Removes what expired, then the blobs that nothing names, and returns how many of these."""
         with self.database.writing() as session:
             _forget_expired(session, time.time())
-        self._remove_runs(retention)
-        old = [name for name in self.blobs.names() if self.blobs.age(name) > grace]
+        sweep_runs(self.database, self.place.runs, retention)
+        old = [name for name, age in self.blobs.ages().items() if age > grace]
         with self.database.reading() as session:
             named = set(session.scalars(select(File.sha256))) | set(session.scalars(select(UploadPart.sha256)))
             unfinished = select(Job.training_sha256, Job.validation_sha256).where(Job.finished_at.is_(None))
@@ -60,28 +58,6 @@ class Store:
         removed = [self.blobs.remove_old(name, older_than=grace) for name in old if name not in named]
         self.blobs.clean_spool(grace)
         return sum(removed)
-
-    def _remove_runs(self, retention: Retention) -> None:
-        for status, days in (("failed", retention.failed_days), ("cancelled", retention.cancelled_days)):
-            if days is None:
-                continue
-            with self.database.reading() as session:
-                now = database_time(session)
-                unleased = or_(Job.leased_until.is_(None), Job.leased_until < now)
-                ended = Job.finished_at < now - days * DAY
-                jobs = list(session.scalars(select(Job.id).where(Job.status == status, ended, unleased)))
-            for job in jobs:
-                _remove_but_audit(self.place.runs / job)
-
-
-def _remove_but_audit(folder: Path) -> None:
-    """Broken off, it goes on the next time: the audit is moved out first."""
-    run = folder / "run"
-    if not run.exists():
-        return
-    if (run / AUDIT).exists():
-        (run / AUDIT).replace(folder / AUDIT)
-    shutil.rmtree(run)
 
 
 def _forget_expired(session: Session, now: float) -> None:
