@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from antibody.data.reading import count_rows, read_prompts, read_records, read_texts
+from antibody.data.reading import read_prompts, read_records, read_texts, stream_records
 from antibody.errors import DataError, UsageError
 
 ROW = {"prompt": "Hello?", "completion": "Hi."}
@@ -57,7 +57,7 @@ def test_counted_rows_do_not_stay_in_memory(tmp_path: Path) -> None:
     path = write(tmp_path, b"\n".join([json.dumps({**ROW, "completion": "a" * 10_000}).encode()] * 1000))
     tracemalloc.start()
     try:
-        assert count_rows(path) == 1000
+        assert sum(1 for _ in stream_records(path)) == 1000
         assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 5
     finally:
         tracemalloc.stop()
@@ -94,6 +94,21 @@ def test_a_bad_line_is_named(tmp_path: Path, code: str, line: int, second: bytes
     error = refusal(write(tmp_path, GOOD + b"\n" + second + b"\n" + GOOD))
     assert (error.code, error.line) == (code, line)
     str(error).encode()
+
+
+def test_reading_goes_on_after_a_row_that_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\n".join([GOOD, b"{", b"\xff", b"[1]", GOOD, b'{"prompt": "a"}', b"\0", GOOD, b"{"]))
+    refused: list[DataError] = []
+    records = [record for row in stream_records(path, refused=refused.append) for record in row]
+    assert [record.line for record in records] == [1, 5]
+    # Nothing is read after what is no text.
+    assert [(error.line, error.code) for error in refused] == [
+        (2, "bad_json"),
+        (3, "bad_utf8"),
+        (4, "not_an_object"),
+        (6, "unknown_format"),
+        (7, "binary_file"),
+    ]
 
 
 def parquet_bytes(**columns: Any) -> bytes:
@@ -245,13 +260,13 @@ def reads_or_refuses(path: Path) -> None:
         loaded = read_records(path)
     except DataError as error:
         with pytest.raises(DataError) as counting:
-            count_rows(path)
+            list(stream_records(path))
         assert counting.value.to_json() == error.to_json()
         assert error.line is not None or error.code in ("empty_file", "bad_parquet", "unknown_format", "duplicate_key")
         json.dumps(error.to_json(), ensure_ascii=False).encode()
     else:
         assert loaded.records
-        assert count_rows(path) == loaded.rows
+        assert [record for row in stream_records(path) for record in row] == loaded.records
 
 
 reuse_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

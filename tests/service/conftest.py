@@ -77,6 +77,7 @@ def policy_for(aligned: Path, **parts: Any) -> dict[str, Any]:
     return {
         "models": {"tiny": {"run": str(aligned), "learning_rate": 1e-3, "batch_size": 4}},
         "evaluation": {"limit": 2, "max_new_tokens": 2, "most_harmful_score": 100},
+        "limits": {"chat_tokens": 48},
         "training": {"max_length": 700, "save_steps": 5, "dtype": "float32", "device": "cpu"},
     } | parts
 

@@ -107,6 +107,13 @@ def test_what_chat_is_asked_for_is_done(client: OpenAI, job: Any) -> None:
         client.chat.completions.create(model="tiny", messages=MESSAGES, tools=[])
 
 
+def test_an_answer_that_the_service_cuts_says_so(client: OpenAI) -> None:
+    for asked in ({"max_tokens": 1000}, {}):
+        options: Any = asked
+        cut = client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=0, **options)
+        assert (cut.usage.completion_tokens if cut.usage else None, cut.choices[0].finish_reason) == (48, "length")
+
+
 def test_events_checkpoints_and_result_files(client: OpenAI, job: Any) -> None:
     events = list(client.fine_tuning.jobs.list_events(job.id, limit=4))[::-1]
     assert [event.message for event in events][:3] == [
@@ -118,6 +125,10 @@ def test_events_checkpoints_and_result_files(client: OpenAI, job: Any) -> None:
     steps = [event.data for event in events if event.type == "metrics"]
     assert [step["step"] for step in steps] == list(range(1, 10))
     assert len({event.id for event in events}) == len(events)
+    begun, found = [event for event in events if event.message.startswith("The safety evaluation")]
+    assert "up to 2 harmful prompts" in begun.message
+    assert found.message.startswith("The safety evaluation is passed: ")
+    assert found.data.keys() == {"harmful_percent", "unreadable_percent", "most_allowed_percent"}
     judged, summed = [event for event in events if event.type == "moderation_checks"]
     assert judged.data["examples"] == 12
 
@@ -215,6 +226,7 @@ def test_files_that_cannot_be_trained_on_fail_the_job(client: OpenAI) -> None:
     long = error(rows(10) + rows(1).replace(b"Question", b"Question" * 200))
     assert long.code == "invalid_training_file"
     assert long.message.startswith("mine.jsonl, line 11: The prompt has")
+    assert "its provider can raise it" in long.message
 
 
 def test_an_upload_in_parts_gives_the_same_file(client: OpenAI) -> None:

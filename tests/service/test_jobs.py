@@ -18,8 +18,9 @@ from antibody.service.jobs.events import tell
 from antibody.service.jobs.hyperparameters import resolve
 from antibody.service.jobs.leases import alone_in, claim, look, release, release_all, renew, writing_if_held
 from antibody.service.jobs.orders import Order, read_order
+from antibody.service.jobs.problems import Problems
 from antibody.service.jobs.records import act, create_job
-from antibody.service.jobs.results import audit_jsonl
+from antibody.service.jobs.results import audit_jsonl, suppressed
 from antibody.service.jobs.review import approve_job, held_jobs, refuse_job
 from antibody.service.jobs.states import FINISHED, REACHED_FROM, move
 from antibody.service.jobs.stopping import LostLeaseError
@@ -200,6 +201,62 @@ def test_a_validating_worker_queues_and_fails(store: Store) -> None:
     )
 
 
+def test_rows_too_long_for_the_service_are_told_before_the_job_waits(
+    sqlite_store: Store, tiny_model_folder: Path
+) -> None:
+    """One token a byte, and 32 of the template's for these rows."""
+    policy = Policy.model_validate(
+        {"models": {"tiny": {"run": str(tiny_model_folder)}}, "training": {"max_length": 100}}
+    )
+
+    def validated(question: int, answer: int) -> Job:
+        chat = [{"role": "user", "content": "q" * question}, {"role": "assistant", "content": "a" * answer}]
+        job = new_job(sqlite_store, rows(10) + json.dumps({"messages": chat}).encode())
+        assert claim(sqlite_store.database, "me", ["validating_files"], 100) == job
+        _attempt(sqlite_store, order(sqlite_store)._replace(policy=policy), job)
+        return read(sqlite_store, job)
+
+    def said(job: Job) -> list[str]:
+        with sqlite_store.database.reading() as session:
+            return list(session.scalars(select(Event.message).where(Event.job_id == job.id).order_by(Event.number)))
+
+    failed = validated(100, 5)
+    assert failed.error is not None
+    assert (failed.status, failed.error["code"]) == ("failed", "invalid_training_file")
+    assert failed.error["message"].startswith("a.jsonl, line 11: The prompt has ")
+    assert "its provider can raise it" in failed.error["message"]
+    assert "--max-length" not in failed.error["message"]
+    assert not any("waits for a worker" in message for message in said(failed))
+    cut = validated(5, 100)
+    assert cut.status == "queued"
+    assert said(cut)[-2].startswith(
+        "1 answer(s) of the training file are cut at the end: the service reads at most 100 tokens"
+    )
+    assert len(said(validated(5, 5))) == 3
+
+
+def test_a_row_is_one_problem_however_many_answers_it_has() -> None:
+    problems = Problems()
+    for line in (3, 3, 5):
+        problems.add(DataError("Long.", hint="Cut it.", code="prompt_fills_context", path="a", line=line))
+    assert (problems.count, [error.line for error in problems.first]) == (2, [3, 5])
+
+
+def test_a_model_whose_tokenizer_cannot_be_loaded_fails_the_job_with_a_reason(
+    sqlite_store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = new_job(sqlite_store)
+    policy = Policy.model_validate({"models": {"tiny": {"run": str(tmp_path)}}, "training": {"max_length": 100}})
+    assert claim(sqlite_store.database, "me", ["validating_files"], 100) == job
+    _attempt(sqlite_store, order(sqlite_store)._replace(policy=policy), job)
+    error = read(sqlite_store, job).error
+    assert error is not None
+    assert (error["code"], error["message"]) == (
+        "server_error", "The service cannot read the model (model_not_loadable)."
+    )  # fmt: skip
+    assert "The tokenizer of tiny cannot be used" in caplog.text
+
+
 def test_a_job_that_loses_its_worker_too_often_fails_with_a_reason(store: Store) -> None:
     job = new_job(store)
     for _ in range(POLICY.training.most_attempts):
@@ -355,8 +412,12 @@ def test_the_audit_says_which_rows_and_why(tmp_path: Path) -> None:
 
     assert [each["suppressed"] for each in judged(Defence())] == [False, True, True, False]
     assert [bool(each["reason"]) for each in judged(Defence())] == [False, True, True, False]
-    assert judged(Defence())[0].keys() >= {"benign_probability", "weight_mean"}
-    assert judged(Defence(audit_scores=False))[1].keys() == {"line", "id", "suppressed", "reason"}
+    # The gate lets it pass, and its weight held it back all the same.
+    assert [each["suppressed_by"] for each in judged(Defence())] == [None, "gate", "weight", None]
+    assert (judged(Defence())[2]["gate_benign_probability"], judged(Defence())[2]["mean_weight"]) == (0.9, 0.05)
+    without = judged(Defence(audit_scores=False))[1]
+    assert without.keys() == {"line", "id", "suppressed", "suppressed_by", "reason"}
+    assert suppressed(tmp_path, Defence()) == {"gate": 1, "weight": 1}
 
 
 def test_errors_do_not_show_where_we_keep_things() -> None:
@@ -365,5 +426,8 @@ def test_errors_do_not_show_where_we_keep_things() -> None:
     shown = _explained(DataError("Too long.", hint="Cut it.", code="x", path=path, line=3), job)
     assert (shown.code, shown.param) == ("invalid_training_file", "training_file")
     assert shown.message == "mine.jsonl, line 3: Too long. Cut it."
+    long = DataError("Long.", hint="Raise --max-length.", code="prompt_fills_context", path=path, line=3)
+    assert "--max-length" not in _explained(long, job).message
+    assert "training.max_length of the policy" in _explained(long, job).message
     other = _explained(DataError("Gone.", hint="", code="file_not_found", path="/secret/anchors.jsonl"), job)
     assert (other.code, "secret" in other.message) == ("server_error", False)

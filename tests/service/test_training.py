@@ -72,7 +72,9 @@ def test_mostly_suppressed_uploads_are_held_until_the_provider_approves(
     job = read(sqlite_store, queued)
     assert job.status == "succeeded"
     # Nothing of it was trained on all the same.
-    assert [event.data["train_loss"] for event in events(sqlite_store, queued) if event.type == "metrics"] == [None] * 3
+    steps = [event for event in events(sqlite_store, queued) if event.type == "metrics"]
+    assert [step.data["train_loss"] for step in steps] == [None] * 3
+    assert steps[0].message == "Step 1/3: every row was withheld"
 
 
 def test_a_job_is_judged_by_the_policy_that_it_was_begun_under(

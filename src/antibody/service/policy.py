@@ -1,11 +1,15 @@
 """What the provider decided: which models, how they are defended, and what a project may use."""
 
 import math
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from antibody.errors import UsageError
 from antibody.names import DEFAULT_THRESHOLD, Dtype, Gate
@@ -14,6 +18,8 @@ MEGABYTE = 2**20
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Whole = Annotated[int, Field(ge=1)]
+# YAML reads a bare `off` as false.
+GateInYaml = Annotated[Gate, BeforeValidator(lambda value: "off" if value is False else value)]
 
 
 class Part(BaseModel):
@@ -53,7 +59,7 @@ class Defence(Part):
         audit_scores: Tell the user how sure each judgement is. Without, the audit has lines and reasons alone.
     """
 
-    gate: Gate = "anchor"
+    gate: GateInYaml = "anchor"
     threshold: Annotated[float, Field(gt=0, le=1)] = DEFAULT_THRESHOLD
     # ASSUMPTION: no honest upload measured came near it (at most 5% of Alpaca's rows were flagged).
     mostly: Share = 0.5
@@ -175,6 +181,8 @@ def read_policy(path: Path | None, models: tuple[str, ...] = ()) -> Policy:
             raise _unusable(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
         if not isinstance(content, dict):
             raise _unusable(f"{path} does not map names to values.")
+    # A part of which every line is a comment says nothing.
+    content = {name: part for name, part in content.items() if part is not None}
     named = {}
     for each in models:
         name, separator, run = each.partition("=")
@@ -182,11 +190,46 @@ def read_policy(path: Path | None, models: tuple[str, ...] = ()) -> Policy:
             raise UsageError(f"{each!r} is not NAME=RUN.", hint="Write --model NAME=RUN.", code="bad_model")
         named[name] = {"run": run}
     try:
-        return Policy.model_validate(content | ({"models": (content.get("models") or {}) | named} if named else {}))
+        return Policy.model_validate(content | ({"models": content.get("models", {}) | named} if named else {}))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _unusable(f"{path or '--model'}: {where}: {first['msg']}.") from error
+        errors = error.errors(include_url=False)
+        # Where a required name is missing, it is mostly a name that is not known that was meant.
+        errors.sort(key=lambda each: each["type"] == "missing")
+        raise _unusable(f"{path or '--model'}: " + "\n".join(_reason(each) for each in errors)) from error
+
+
+def _reason(error: ErrorDetails) -> str:
+    """What is wrong, in the words of the file: the name, what is allowed, and what was probably meant."""
+    where = ".".join(str(part) for part in error["loc"])
+    given = repr(error["input"])[:60]
+    match error["type"]:
+        case "extra_forbidden":
+            *outer, name = (str(part) for part in error["loc"])
+            known = _names_in(outer)
+            return f"{where} is not known{_meant(name, known)}. Known there: {', '.join(known)}."
+        case "literal_error":
+            allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+            return f"{where} cannot be {given}{_meant(str(error['input']), allowed)}. Allowed: {', '.join(allowed)}."
+        case "missing":
+            return f"{where} is missing."
+        case "value_error":
+            return f"{where}: {error['ctx']['error']}."
+        case "string_pattern_mismatch":
+            return f"{where.removesuffix('.[key]')}: a name has 1 to 64 letters, digits, dots, dashes and underscores."
+    return f"{where} cannot be {given}: {error['msg']}."
+
+
+def _names_in(outer: Sequence[str]) -> list[str]:
+    """Of the policy itself, of a part of it, or of a model."""
+    if not outer:
+        return list(Policy.model_fields)
+    part = Base if outer[0] == "models" else type(Policy.model_fields[outer[0]].default)
+    return list(part.model_fields)
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    near = get_close_matches(given, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _unusable(message: str) -> UsageError:

@@ -1,7 +1,9 @@
 """`antibody serve`: the service, from its settings."""
 
+import contextlib
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -34,7 +36,13 @@ def serve(settings: ServeSettings) -> None:
     Raises:
         UsageError: The settings or the policy cannot be used.
     """
-    policy = _with_models(read_policy(settings.policy, settings.model))
+    policy = _checked(read_policy(settings.policy, settings.model))
+    # Before the bundled model is aligned, which takes minutes.
+    with bound(settings.host, settings.port) as listening:
+        _serve(settings, policy if policy.models else _with_bundled(policy), listening)
+
+
+def _serve(settings: ServeSettings, policy: Policy, listening: socket.socket) -> None:
     store = open_store(place_of(settings))
     _first_key(store)
     workers = Workers(store.database, _orders(settings, store.place, policy)) if settings.slots else None
@@ -42,19 +50,48 @@ def serve(settings: ServeSettings) -> None:
         yield_to_training()
     chat = ChatClient(policy.training.dtype, policy.training.device, policy.limits.chat_waiting)
     app = create_app(Service(store, policy, chat, workers))
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
     print(
-        f"Serving {', '.join(policy.models)} at http://{settings.host}:{settings.port}/v1", file=sys.stderr, flush=True
+        f"Serving {', '.join(policy.models)} at http://{address}:{listening.getsockname()[1]}/v1\n"
+        f"Jobs are kept in {store.place.folder}, the database is {store.database.shown}",
+        file=sys.stderr,
+        flush=True,
     )
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        # Paths name objects of users; what is counted is at /metrics.
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            # Paths name objects of users; what is counted is at /metrics.
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
     )
+    # Ctrl-C is how it is told to stop in a terminal.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that has the address and does not listen yet, so that clients are refused until there is a service.
+
+    Raises:
+        UsageError: The address cannot be had.
+    """
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(kind, socket.SOCK_STREAM)
+    # What a server that ended a moment ago left of its connections keeps no new one out.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except (OSError, OverflowError) as error:
+        made.close()
+        raise UsageError(
+            f"The service cannot listen at {host}, port {port}: {getattr(error, 'strerror', None) or error}.",
+            hint="Choose another --port, or another --host.",
+            code="address_unusable",
+        ) from error
+    return made
 
 
 def yield_to_training() -> None:
@@ -66,10 +103,12 @@ def yield_to_training() -> None:
     os.nice(NICER)
 
 
-def _with_models(policy: Policy) -> Policy:
-    if not policy.models:
-        run = aligned_bundled_model()
-        return policy.model_copy(update={"models": {BUNDLED_NAME: Base(run=str(run))}})
+def _with_bundled(policy: Policy) -> Policy:
+    return policy.model_copy(update={"models": {BUNDLED_NAME: Base(run=str(aligned_bundled_model()))}})
+
+
+def _checked(policy: Policy) -> Policy:
+    """With paths that mean the same wherever a worker runs."""
     for name, base in policy.models.items():
         # A torch-free look; the worker loads it in earnest.
         if not base.allow_unaligned and not _is_aligned(Path(base.run)):
@@ -113,7 +152,7 @@ def _first_key(store: Store) -> None:
     key = create_key(store.database, project=DEFAULT_PROJECT, name="first")
     print(
         f"The first key, of the project {DEFAULT_PROJECT!r}. It is not shown again:\n  {key.secret}\n"
-        "More: antibody keys create --project NAME",
+        "More, with the options and variables of this server: antibody keys create --project NAME",
         file=sys.stderr,
         flush=True,
     )

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from antibody.cli_options import Several
 from antibody.errors import UsageError
+
+DEFAULT_FOLDER = "runs/service"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,13 +15,15 @@ class StoreSettings:
     """Where the service keeps things.
 
     Attributes:
-        folder: Trained models, and by default everything else.
-        database: sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME. Default: SQLite in the folder.
-            Give one with a password as ANTIBODY_DATABASE in the environment.
-        blobs: Contents of files: a folder, or a URL that fsspec knows. Default: in the folder.
+        folder: Trained models, and by default everything else. Default: ANTIBODY_FOLDER of the environment, else
+            runs/service.
+        database: sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME. Default: ANTIBODY_DATABASE of the
+            environment, where a password does not show, else SQLite in the folder.
+        blobs: Contents of files: a folder, or a URL that fsspec knows. Default: ANTIBODY_BLOBS of the environment,
+            else in the folder.
     """
 
-    folder: Path = Path("runs/service")
+    folder: Path | None = None
     database: str | None = None
     blobs: str | None = None
 
@@ -39,7 +44,7 @@ class ServeSettings(StoreSettings):
         lease_seconds: After which a worker that says nothing counts as dead.
     """
 
-    model: tuple[str, ...] = ()
+    model: Annotated[tuple[str, ...], Several] = ()
     policy: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,22 +49,27 @@ def audit_jsonl(run: Path, defence: Defence) -> bytes:
     return "".join(to_json(_judged(row, defence)) + "\n" for row in _rows(run / "audit.jsonl")).encode()
 
 
-def suppressed(run: Path, defence: Defence) -> int:
-    """How many rows of the training file were suppressed."""
-    return sum(_judged(row, defence)["suppressed"] for row in _rows(run / "audit.jsonl"))
+def suppressed(run: Path, defence: Defence) -> Counter[str]:
+    """How many rows of the training file were suppressed, by what suppressed them."""
+    judged = (_judged(row, defence)["suppressed_by"] for row in _rows(run / "audit.jsonl"))
+    return Counter(by for by in judged if by is not None)
 
 
 def _judged(row: Mapping[str, Any], defence: Defence) -> dict[str, Any]:
+    """The two stages judge apart: what the gate lets pass, the weights may still hold back."""
     weight = row["weight_mean"]
-    low = weight is not None and weight < defence.low_weight
-    reason = None
+    by = reason = None
     if row["withheld"]:
-        reason = "Judged harmful by the aligned model; no step used it."
-    elif low:
-        reason = f"Its mean weight was below {defence.low_weight} of a fair share: the model would rather refuse."
-    judged = {"line": row["line"], "id": row["id"], "suppressed": reason is not None, "reason": reason}
+        by, reason = "gate", "The aligned model judged it harmful before training; no step used it."
+    elif weight is not None and weight < defence.low_weight:
+        by = "weight"
+        reason = (
+            f"In training its mean weight was below {defence.low_weight} of an even share: "
+            "compared with the rest of its batches, the model would rather refuse it than answer as it does."
+        )
+    judged = {"line": row["line"], "id": row["id"], "suppressed": by is not None, "suppressed_by": by, "reason": reason}
     if defence.audit_scores:
-        judged |= {"benign_probability": row["benign_probability"], "weight_mean": weight}
+        judged |= {"gate_benign_probability": row["benign_probability"], "mean_weight": weight}
     return judged
 
 

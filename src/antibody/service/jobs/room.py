@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import psutil
 
-from antibody.names import BUNDLED_NAME
-
 # ASSUMPTION: weights, activations and the adapter's optimiser state, as a multiple of the weights on disk.
 FACTOR = 3
 SPARE_MEMORY = 2**29
@@ -34,11 +32,10 @@ class Memory(NamedTuple):
 def memory_for(run: str) -> Memory:
     """Judged by the size of the base model's weights; a model whose files are not here is taken to need nothing."""
     # torch, which a worker that validates never needs.
-    from antibody.models.bundled import bundled_model_folder  # noqa: PLC0415
     from antibody.models.run import base_name  # noqa: PLC0415
+    from antibody.models.tokenizer import source_of  # noqa: PLC0415
 
-    name = base_name(run)
-    folder = Path(bundled_model_folder() if name == BUNDLED_NAME else name)
+    folder = Path(source_of(base_name(run)))
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
     memory = psutil.virtual_memory()
     return Memory(FACTOR * weights + SPARE_MEMORY if weights else 0, memory.available, memory.total)

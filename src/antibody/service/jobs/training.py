@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import select, update
 
@@ -21,7 +21,7 @@ from antibody.service.jobs.orders import Order
 from antibody.service.jobs.records import fail, model_name, project_name
 from antibody.service.jobs.results import audit_jsonl, metrics_csv, suppressed
 from antibody.service.jobs.states import move
-from antibody.service.jobs.watching import Watched, tell_step, watch
+from antibody.service.jobs.watching import Watched, number, tell_step, watch
 from antibody.service.policy import Defence
 from antibody.service.storage.database import database_time
 from antibody.service.storage.files import add_file
@@ -128,6 +128,13 @@ def _evaluate(store: Store, order: Order, job: Job, run: Path) -> JobError | Non
     wanted = order.policy.evaluation
     if wanted.prompts == "none":
         return None
+    _say(
+        store,
+        order,
+        job,
+        f"The safety evaluation begins: the model answers up to {wanted.limit} harmful prompts of the provider's.",
+        once="evaluation",
+    )
     training = order.policy.training
     listener = Listener(store.database, order.worker, job.id, order.lease_seconds)
     listener.raise_if_stopped()
@@ -144,17 +151,37 @@ def _evaluate(store: Store, order: Order, job: Job, run: Path) -> JobError | Non
         ),
         progress=lambda _: listener.raise_if_stopped(),
     )
+    harmful, unreadable = (float(results["harmful"][name]) for name in ("harmful_score", "unparsable_rate"))
     # What the judge could not read may be harmful.
-    score = float(results["harmful"]["harmful_score"]) + float(results["harmful"]["unparsable_rate"])
-    if score <= wanted.most_harmful_score:
-        return None
+    score = harmful + unreadable
     # A score that is no number is no pass.
-    return JobError(
-        code="unsafe_model",
-        message=f"The fine-tuned model answered {score:.0f}% of the provider's safety prompts harmfully or unreadably; "
-        f"at most {wanted.most_harmful_score:.0f}% are allowed. The model is not available.",
-        param="training_file",
+    safe = score <= wanted.most_harmful_score
+    found = (
+        f"{score:.0f}% of the provider's safety prompts were answered harmfully or unreadably; "
+        f"at most {wanted.most_harmful_score:.0f}% are allowed."
     )
+    _say(
+        store,
+        order,
+        job,
+        f"The safety evaluation {'is passed' if safe else 'is not passed'}: {found}",
+        once="evaluated",
+        level="info" if safe else "error",
+        data={
+            "harmful_percent": number(harmful),
+            "unreadable_percent": number(unreadable),
+            "most_allowed_percent": wanted.most_harmful_score,
+        },
+    )
+    if safe:
+        return None
+    message = f"The model is not available: {found}"
+    return JobError(code="unsafe_model", message=message, param="training_file")
+
+
+def _say(store: Store, order: Order, job: Job, message: str, *, once: str, **more: Any) -> None:
+    with writing_if_held(store.database, order.worker, job.id) as session:
+        tell(session, job.id, message, once=once, **more)
 
 
 def _finish(store: Store, order: Order, job: Job, run: Path, defence: Defence) -> None:
@@ -182,15 +209,16 @@ def _finish(store: Store, order: Order, job: Job, run: Path, defence: Defence) -
                 created_at=database_time(session),
             )
         )
-        count = suppressed(run, defence)
+        by = suppressed(run, defence)
         tell(
             session,
             job.id,
-            f"{count} training examples were suppressed; {files[1]} names each and why.",
+            f"{by.total()} training examples were suppressed, {by['gate']} by the gate and {by['weight']} by their "
+            f"weights; {files[1]} names each and why.",
             once="suppressed",
-            level="warn" if count else "info",
+            level="warn" if by else "info",
             type="moderation_checks",
-            data={"blocked": False, "suppressed": count, "audit_file": files[1]},
+            data={"blocked": False, "suppressed": by.total(), "suppressed_by": dict(by), "audit_file": files[1]},
         )
         tell(session, job.id, f"New fine-tuned model created: {name}", once="model")
         tell(session, job.id, "The job has successfully completed", once="succeeded")

@@ -3,18 +3,25 @@
 The rows are read by `antibody.data`, so that what passes here is what training accepts.
 """
 
-import re
+import logging
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
-from antibody.data.reading import count_rows
-from antibody.errors import DataError
+from antibody.data.reading import stream_records
+from antibody.data.records import Record
+from antibody.errors import DataError, ModelError
 from antibody.service.jobs.events import tell
+from antibody.service.jobs.lengths import count_cut
+from antibody.service.jobs.problems import Problems, invalid_file
 from antibody.service.jobs.records import fail
 from antibody.service.jobs.states import move
+from antibody.service.policy import Policy
 from antibody.service.storage.store import Store
 from antibody.service.storage.tables import Job
 from antibody.service.wire.jobs import JobError
+
+logger = logging.getLogger(__name__)
 
 
 class RefusedError(Exception):
@@ -25,63 +32,105 @@ class RefusedError(Exception):
         self.error = error
 
 
-def validate(store: Store, job: Job, *, least_examples: int, worker: str) -> None:
+class Counted(NamedTuple):
+    """A file that can be trained on.
+
+    Attributes:
+        kind: training or validation.
+        rows: Its examples.
+        cut: Answers of which the end is too long to be read.
+    """
+
+    kind: str
+    rows: int
+    cut: int
+
+
+def validate(store: Store, job: Job, policy: Policy, *, worker: str) -> None:
     """Reads both files, and queues the job or fails it. In whole or not at all."""
     try:
-        counts = read_both(store, job, least_examples)
+        files = read_both(store, job, policy)
     except RefusedError as refused:
         with store.database.writing() as session:
             fail(session, job.id, refused.error, worker=worker)
         return
+    counts = ", ".join(f"{file.rows} {file.kind} examples" for file in files)
     with store.database.writing() as session:
-        if move(session, job.id, "queued", worker=worker):
-            tell(session, job.id, f"Files validated: {', '.join(counts)}. The job waits for a worker.", once="queued")
+        if not move(session, job.id, "queued", worker=worker):
+            return
+        for file in files:
+            if file.cut:
+                tell(
+                    session,
+                    job.id,
+                    f"{file.cut} answer(s) of the {file.kind} file are cut at the end: the service reads at most "
+                    f"{policy.training.max_length} tokens of an example. Its provider can raise that.",
+                    once=f"cut-{file.kind}",
+                    level="warn",
+                )
+        tell(session, job.id, f"Files validated: {counts}. The job waits for a worker.", once="queued")
 
 
-def read_both(store: Store, job: Job, least_examples: int) -> list[str]:
-    """How many rows each file has, in words.
+def read_both(store: Store, job: Job, policy: Policy) -> list[Counted]:
+    """Reads the training file and, where there is one, the validation file.
 
     Raises:
         RefusedError: One cannot be trained on.
     """
-    training = _rows(store, job.training_sha256, job.training_name, "training_file")
-    if training < least_examples:
+    training = _read(store, job, policy, "training")
+    least = policy.limits.least_examples
+    if training.rows < least:
         raise RefusedError(
             JobError(
                 code="invalid_n_examples",
-                message=f"Training file has {training} example(s), but must have at least {least_examples} examples",
+                message=f"Training file has {training.rows} example(s), but must have at least {least} examples",
                 param="training_file",
             )
         )
-    counts = [f"{training} training examples"]
-    if job.validation_sha256 and job.validation_name:
-        validation = _rows(store, job.validation_sha256, job.validation_name, "validation_file")
-        counts.append(f"{validation} validation examples")
-    return counts
+    return [training, _read(store, job, policy, "validation")] if job.validation_sha256 else [training]
 
 
-def _rows(store: Store, sha256: str, filename: str, param: str) -> int:
-    """How many there are. None of them stays in memory."""
+def _read(store: Store, job: Job, policy: Policy, kind: str) -> Counted:
+    """Reads one of them. No row stays in memory."""
+    sha256, filename = (
+        (job.training_sha256, job.training_name)
+        if kind == "training"
+        else (str(job.validation_sha256), str(job.validation_name))
+    )
+    param = f"{kind}_file"
+    problems, rows, cut = Problems(), 0, 0
     with tempfile.TemporaryDirectory(dir=store.blobs.spool) as folder:
         path = Path(folder) / "rows.jsonl"
         try:
             store.blobs.fetch(sha256, path)
-            return count_rows(path)
+            for records in stream_records(path, refused=problems.add):
+                rows += 1
+                cut += _count_cut(records, job, policy, problems)
         except FileNotFoundError:
             raise RefusedError(_invalid(param, f"{filename} was deleted before the job read it.")) from None
         except DataError as error:
-            if error.code == "empty_file":
-                if param == "training_file":
-                    return 0
-                raise RefusedError(_invalid(param, f"{filename} has no examples.")) from None
-            raise RefusedError(_invalid(param, _without_folder(error.message, path, filename), error)) from None
+            if error.code != "empty_file":
+                raise RefusedError(invalid_file(param, filename, [error])) from None
+            if kind == "training":
+                return Counted(kind, 0, 0)
+            raise RefusedError(_invalid(param, f"{filename} has no examples.")) from None
+    if problems.count:
+        raise RefusedError(invalid_file(param, filename, problems.first, problems.count))
+    return Counted(kind, rows, cut)
 
 
-def _without_folder(message: str, path: Path, filename: str) -> str:
-    """The user's name of the file, instead of where we keep it."""
-    return re.sub(re.escape(str(path)), lambda _: filename, message)
+def _count_cut(records: list[Record], job: Job, policy: Policy, problems: Problems) -> int:
+    if job.model not in policy.models:
+        # It is no longer offered, which the worker that would train it tells.
+        return 0
+    try:
+        return count_cut(records, policy.models[job.model].run, policy.training.max_length, problems.add)
+    except ModelError as error:
+        logger.error("The tokenizer of %s cannot be used: %s", job.model, error)  # noqa: TRY400
+        raise RefusedError(
+            JobError(code="server_error", message=f"The service cannot read the model ({error.code}).", param="model")
+        ) from None
 
 
-def _invalid(param: str, message: str, error: DataError | None = None) -> JobError:
-    hint = f" {error.hint}" if error else ""
-    return JobError(code=f"invalid_{param}", message=f"{message}{hint}", param=param)
+def _invalid(param: str, message: str) -> JobError:
+    return JobError(code=f"invalid_{param}", message=message, param=param)

@@ -107,9 +107,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         metrics = CheckpointMetrics(
             step=state.global_step,
-            train_loss=_number(losses[-1]) if losses else None,
-            full_valid_loss=_number(valid.loss) if valid else None,
-            full_valid_mean_token_accuracy=_number(valid.accuracy) if valid else None,
+            train_loss=number(losses[-1]) if losses else None,
+            full_valid_loss=number(valid.loss) if valid else None,
+            full_valid_mean_token_accuracy=number(valid.accuracy) if valid else None,
         )
         self.untold.append(partial(_record_checkpoint, job=self.watched.job, metrics=metrics))
         self._flush()
@@ -195,10 +195,12 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
 def tell_step(session: Session, *, job: str, entry: Mapping[str, Any], step: int, total: int) -> None:
     """Adds the event of a logged step, unless it is there."""
-    data = {"step": step, "train_loss": _number(entry["loss"]), "total_steps": total} | {
-        name: _number(entry[name]) for name in ("weight_share_anchors", "learning_rate", "grad_norm") if name in entry
+    data = {"step": step, "train_loss": number(entry["loss"]), "total_steps": total} | {
+        name: number(entry[name]) for name in ("weight_share_anchors", "learning_rate", "grad_norm") if name in entry
     }
-    message = f"Step {step}/{total}: training loss={data['train_loss']}"
+    # A step has no loss where the gate withheld every row of its batch.
+    found = "every row was withheld" if data["train_loss"] is None else f"training loss={data['train_loss']}"
+    message = f"Step {step}/{total}: {found}"
     tell(session, job=job, message=message, once=f"step-{step}", type="metrics", data=data)
 
 
@@ -221,7 +223,7 @@ def _set(session: Session, job: str, **values: Any) -> None:
     session.execute(update(Job).where(Job.id == job).values(**values))
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     """JSON has no NaN; where there was one, metrics.jsonl has null."""
     number = math.nan if value is None else float(value)
     return round(number, 6) if math.isfinite(number) else None

@@ -23,6 +23,7 @@ from antibody.quiet import quieten_libraries
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.leases import alone_in, claim, release, renew, status_if_held
 from antibody.service.jobs.orders import Order, Role, read_order
+from antibody.service.jobs.problems import invalid_file
 from antibody.service.jobs.records import fail
 from antibody.service.jobs.room import disk_has_room, memory_for
 from antibody.service.jobs.states import move
@@ -131,7 +132,7 @@ def _worked(store: Store, order: Order, job_id: str) -> bool:
             _fail(store, order, job_id, error)
             return False
         if order.role == "validate":
-            validate(store, job, least_examples=order.policy.limits.least_examples, worker=order.worker)
+            validate(store, job, order.policy, worker=order.worker)
             return True
         return _train(store, order, job)
     except DBAPIError:
@@ -211,13 +212,11 @@ def _forget_rows(store: Store, job: str) -> None:
 
 def _explained(error: AntibodyError, job: Job) -> JobError:
     """An error of ours, in the wire's codes and without our paths."""
-    message = f"{error.message} {error.hint}"
-    path = error.path if isinstance(error, DataError) else None
-    if path and (param := PARAMETERS.get(Path(path).name)):
+    if isinstance(error, DataError) and error.path and (param := PARAMETERS.get(Path(error.path).name)):
         name = job.training_name if param == "training_file" else job.validation_name
-        return JobError(code=f"invalid_{param}", message=message.replace(path, str(name)), param=param)
+        return invalid_file(param, str(name), [error])
     if error.code == "mostly_suppressed":
-        return JobError(code=error.code, message=message, param="training_file")
+        return JobError(code=error.code, message=f"{error.message} {error.hint}", param="training_file")
     if isinstance(error, TrainingError) and error.code == "diverged":
         return JobError(
             code="training_diverged",

@@ -10,7 +10,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, create_engine, event, extract, func, make_url, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, extract, func, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -83,6 +83,25 @@ class Database:
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @property
+    def shown(self) -> str:
+        """Where it is, in words that hold no password."""
+        url = self.engine.url
+        return str(url.database) if self.is_sqlite else url.render_as_string(hide_password=True)
+
+    def is_there(self) -> bool:
+        """Whether a service's tables are in it. Makes nothing, not even the file.
+
+        Raises:
+            MachineError: The database does not answer.
+        """
+        if self.is_sqlite and not Path(self.engine.url.database or "").is_file():
+            return False
+        try:
+            return inspect(self.engine).has_table("alembic_version")
+        except DBAPIError as error:
+            raise _silent(error) from error
+
     def migrate(self) -> None:
         """Brings the tables to what this version needs. Several processes may call it at once.
 
@@ -92,11 +111,7 @@ class Database:
         try:
             self._upgrade()
         except OperationalError as error:
-            raise MachineError(
-                f"The database does not answer: {error.orig}.",
-                hint="See that it runs, and that the service may write to it.",
-                code="database_unavailable",
-            ) from error
+            raise _silent(error) from error
 
     def _upgrade(self) -> None:
         with self.engine.execution_options(writes=True).begin() as connection:
@@ -133,6 +148,14 @@ def database_time(session: Session) -> float:
         # A file is shared by the processes of one machine.
         return time.time()
     return float(session.scalar(select(extract("epoch", func.clock_timestamp()))) or 0)
+
+
+def _silent(error: DBAPIError) -> MachineError:
+    return MachineError(
+        f"The database does not answer: {error.orig}.",
+        hint="See that it runs, and that the service may write to it.",
+        code="database_unavailable",
+    )
 
 
 def _alembic(connection: Connection) -> Config:

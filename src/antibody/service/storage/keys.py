@@ -58,18 +58,27 @@ class KeyRow(NamedTuple):
     revoked_at: float | None
 
 
+def check_project(name: str) -> None:
+    """Before anything is made for it.
+
+    Raises:
+        UsageError: It is no name of a project.
+    """
+    if not PROJECT_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name[:60]!r} is no name of a project.",
+            hint="Use up to 40 small letters, digits and dashes.",
+            code="bad_project",
+        )
+
+
 def create_key(database: Database, *, project: str, name: str) -> NewKey:
     """Makes a key, and its project if there is none of that name.
 
     Raises:
         UsageError: The project's name is not one.
     """
-    if not PROJECT_NAME.fullmatch(project):
-        raise UsageError(
-            f"{project[:60]!r} is no name of a project.",
-            hint="Use up to 40 small letters, digits and dashes.",
-            code="bad_project",
-        )
+    check_project(project)
     key_id, secret = random_text(12), random_text(40)
     with database.writing() as session:
         row = session.scalar(select(Project).where(Project.name == project))

@@ -67,6 +67,11 @@ def _forget_expired(session: Session, now: float) -> None:
     session.execute(delete(File).where(File.expires_at < now))
 
 
+def make_private(folder: Path) -> None:
+    """Makes a folder that is its owner's alone: it holds what users upload. One that is there stays as it is."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def open_store(place: Place) -> Store:
     """Opens both, and brings the tables up to date.
 
@@ -74,7 +79,8 @@ def open_store(place: Place) -> Store:
         UsageError: One of the URLs cannot be used.
         MachineError: The database does not answer.
     """
-    place.runs.mkdir(parents=True, exist_ok=True)
+    make_private(place.folder)
+    place.runs.mkdir(exist_ok=True)
     database = Database(place.database)
     database.migrate()
     guard = guard_for(database, place.folder / "blobs.lock")
