@@ -17,6 +17,7 @@ from antibody.service.api.context import Service
 from antibody.service.api.errors import add_error_handlers
 from antibody.service.api.gate import Gate
 from antibody.service.api.metrics import Measured, Metrics
+from antibody.service.webhooks.sender import send_forever
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +28,20 @@ BEARER = Depends(HTTPBearer(auto_error=False, description="A key of `antibody ke
 
 
 def create_app(service: Service) -> FastAPI:
-    """The HTTP application. Started, it keeps the service's store clean; ended, it stops its processes."""
+    """The HTTP application. Started, it cleans the store and sends webhooks; ended, it stops its processes."""
+    metrics = Metrics(service)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(_sweep(service))
+        sending = asyncio.create_task(send_forever(service.store.database, metrics.count_webhook))
         try:
             yield
         finally:
             sweeping.cancel()
+            sending.cancel()
+            # What it is at is sent again, by another server or the next.
+            await asyncio.gather(sending, return_exceptions=True)
             await service.chat.stop()
             if service.workers is not None:
                 await run_in_threadpool(service.workers.stop)
@@ -43,13 +49,13 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(title="Antibody fine-tuning service", version=VERSION, lifespan=lifespan, redoc_url=None)
     app.state.service = service
-    app.state.metrics = Metrics(service)
+    app.state.metrics = metrics
     for router in (files.router, uploads.router, jobs.router, models.router, chat.router):
         app.include_router(router, dependencies=[BEARER])
     app.include_router(health.router)
     add_error_handlers(app)
     app.add_middleware(Gate, database=service.store.database, limits=service.policy.limits)
-    app.add_middleware(Measured, metrics=app.state.metrics)
+    app.add_middleware(Measured, metrics=metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
