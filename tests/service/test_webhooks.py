@@ -1,4 +1,4 @@
-"""The outbox and its sending, on both databases, to a receiver on this machine. The official client reads what comes."""
+"""The outbox and its sending, on both databases; the official client reads what comes."""
 
 import asyncio
 import logging
@@ -69,7 +69,7 @@ def send_until(store: Store, condition: Callable[[Counter[str]], Any]) -> Counte
 
     async def both() -> None:
         sending = asyncio.create_task(sender.send_forever(store.database, lambda result: results.update([result])))
-        await asyncio.to_thread(eventually, lambda: condition(results) or sending.done(), seconds=20, every=0.02)
+        await asyncio.to_thread(eventually, lambda: condition(results) or sending.done(), every=0.02)
         assert not sending.done()
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
@@ -299,7 +299,7 @@ def test_a_server_tells_how_jobs_ended(server: Server, receiver: Receiver) -> No
     jobs = {"succeeded": create(12), "failed": create(1), "cancelled": create(12)}
     client.fine_tuning.jobs.cancel(jobs["cancelled"])
     assert finished(client, jobs["succeeded"]).status == "succeeded"
-    eventually(lambda: len(receiver.came) == 3, seconds=20)
+    eventually(lambda: len(receiver.came) == 3)
     events: list[Any] = [each.unwrapped(made.secret) for each in receiver.came]
     assert {event.type: event.data.id for event in events} == {
         f"fine_tuning.job.{status}": job for status, job in jobs.items()
@@ -320,13 +320,13 @@ def test_what_a_killed_server_was_sending_comes_after_its_restart(
         file = client.files.create(file=("a.jsonl", rows(10)), purpose="fine-tune").id
         job = client.fine_tuning.jobs.create(model="tiny", training_file=file).id
         client.fine_tuning.jobs.cancel(job)
-        eventually(lambda: receiver.came, seconds=20)
+        eventually(lambda: receiver.came)
         server.kill()
         receiver.silent = "/"
         # As a minute later.
         make_due(database)
         server.start()
-        eventually(lambda: not waiting(database), seconds=20)
+        eventually(lambda: not waiting(database))
     server.stop()
     assert len({each.id for each in receiver.came}) == 1
     event: Any = receiver.came[-1].unwrapped(made.secret)
