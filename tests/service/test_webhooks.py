@@ -28,6 +28,7 @@ from antibody.service.storage.tables import Job, WebhookEvent
 from antibody.service.webhooks import outbox, sender
 from antibody.service.webhooks.endpoints import NewWebhook, create_webhook, delete_webhook, list_webhooks
 from antibody.service.webhooks.outbox import FIRST_WAIT, MOST_ATTEMPTS, claim_due, settle
+from antibody.service.webhooks.sender import Sender
 from antibody.service.wire.jobs import JobError, JobStatus
 
 
@@ -68,7 +69,7 @@ def send_until(store: Store, condition: Callable[[Counter[str]], Any]) -> Counte
     results: Counter[str] = Counter()
 
     async def both() -> None:
-        sending = asyncio.create_task(sender.send_forever(store.database, lambda result: results.update([result])))
+        sending = asyncio.create_task(Sender(store.database, lambda result: results.update([result])).run())
         await asyncio.to_thread(eventually, lambda: condition(results) or sending.done(), every=0.02)
         assert not sending.done()
         sending.cancel()

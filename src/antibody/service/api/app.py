@@ -17,7 +17,7 @@ from antibody.service.api.context import Service
 from antibody.service.api.errors import add_error_handlers
 from antibody.service.api.gate import Gate
 from antibody.service.api.metrics import Measured, Metrics
-from antibody.service.webhooks.sender import send_forever
+from antibody.service.webhooks.sender import Sender
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def create_app(service: Service) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(_sweep(service))
-        sending = asyncio.create_task(send_forever(service.store.database, metrics.count_webhook))
+        sending = asyncio.create_task(Sender(service.store.database, metrics.count_webhook).run())
         try:
             yield
         finally:
