@@ -52,11 +52,14 @@ def claim(database: Database, worker: str, statuses: Sequence[JobStatus], second
 
 
 def renew(database: Database, worker: str, job: str, seconds: float) -> bool:
-    """Says that the worker is alive; False where the lease is another's by now."""
+    """Says that the worker is alive; False where the lease is another's by now, or nobody's.
+
+    One that has run out goes on where nobody took it: a worker that was slow to say so has lost nothing.
+    """
     with database.writing() as session:
-        now = database_time(session)
-        mine = (Job.id == job, Job.worker == worker, Job.leased_until >= now)
-        renewed = session.execute(update(Job).where(*mine).values(leased_until=now + seconds).returning(Job.id))
+        mine = (Job.id == job, Job.worker == worker)
+        until = database_time(session) + seconds
+        renewed = session.execute(update(Job).where(*mine).values(leased_until=until).returning(Job.id))
         return renewed.first() is not None
 
 
@@ -83,11 +86,8 @@ def release_all(database: Database, worker: str) -> list[str]:
 def look(database: Database, worker: str, job: str) -> Standing:
     """The job's status, and whether the worker may go on."""
     with database.reading() as session:
-        query = select(Job.status, Job.worker, Job.leased_until).where(Job.id == job)
-        row = session.execute(query).first()
-        if row is None:
-            return Standing(None, mine=False)
-        return Standing(row.status, row.worker == worker and (row.leased_until or 0) >= database_time(session))
+        row = session.execute(select(Job.status, Job.worker).where(Job.id == job)).first()
+        return Standing(None, mine=False) if row is None else Standing(row.status, row.worker == worker)
 
 
 def status_if_held(session: Session, worker: str, job: str) -> str | None:
