@@ -61,7 +61,7 @@ class Store:
 
 
 def _forget_expired(session: Session, now: float, grace: float) -> None:
-    """What cannot be read any more, since it expired or was deleted. Files are counted while their content may be there."""
+    """What cannot be read any more: it expired or was deleted. Files are counted while their content may be there."""
     expired = select(Upload.id).where(Upload.status == "pending", Upload.expires_at < now)
     session.execute(delete(UploadPart).where(UploadPart.upload_id.in_(expired)))
     session.execute(delete(File).where(File.expires_at < now - grace))
