@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from antibody.service.api import chat, files, health, jobs, models, uploads
@@ -79,6 +79,6 @@ async def _sweep(service: Service) -> None:
             removed = await run_in_threadpool(service.store.sweep, service.policy.retention)
             if removed:
                 logger.info("%d blobs that nothing named were removed.", removed)
-        except (OSError, DBAPIError) as error:
+        except (OSError, SQLAlchemyError) as error:
             logger.warning("Sweeping failed: %s", type(error).__name__)
         await asyncio.sleep(SWEEP_EVERY)
