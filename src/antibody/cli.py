@@ -38,7 +38,17 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-for command in (screen, calibrate, attack, compare, judges, service.serve, service.keys, service.review):
+for command in (
+    screen,
+    calibrate,
+    attack,
+    compare,
+    judges,
+    service.serve,
+    service.keys,
+    service.review,
+    service.webhooks,
+):
     app.command(command)
 
 DEFAULT_SPEED = SpeedSettings()

@@ -16,5 +16,6 @@ def quieten_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("transformers", "trl", "peft", "datasets", "accelerate", "httpx", "huggingface_hub", "alembic"):
+    names = ("transformers", "trl", "peft", "datasets", "accelerate", "httpx", "httpx2", "huggingface_hub", "alembic")
+    for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -208,6 +208,23 @@ def test_quotas(make_api: Callable[..., Api]) -> None:
     error(client.post("/v1/uploads", json=announced), 429, "exceeded_quota")
 
 
+def test_files_sent_and_deleted_in_turn_do_not_pass_the_quota_twice(make_api: Callable[..., Api]) -> None:
+    api = make_api(limits={"stored_megabytes": 2.5 * len(rows(10)) / 2**20})
+    client = api.client("one")
+
+    def send() -> Any:
+        return client.post("/v1/files", files={"file": ("a.jsonl", rows(10))}, data={"purpose": "fine-tune"})
+
+    for _ in range(5):
+        sent = send()
+        assert sent.status_code == 200
+        assert client.delete(f"/v1/files/{sent.json()['id']}").json()["deleted"]
+    assert client.get("/v1/files").json()["data"] == []
+    error(send(), 429, "exceeded_quota")
+    api.store.sweep(grace=-1)
+    assert send().status_code == 200
+
+
 def test_a_quota_is_not_passed_by_many_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them are stored before any is entered."""
     limits = Limits(stored_megabytes=2.5 * len(rows(10)) / 2**20, active_jobs=1)

@@ -41,7 +41,8 @@ def test_options_go_before_variables_and_these_before_the_default(
 
 
 @pytest.mark.parametrize(
-    "command", [("keys", "list"), ("keys", "revoke", "x"), ("review", "list"), ("review", "approve", "x")]
+    "command",
+    [("keys", "list"), ("keys", "revoke", "x"), ("review", "list"), ("review", "approve", "x"), ("webhooks", "list")],
 )
 def test_where_no_service_is_none_is_made(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command]) == 2
@@ -51,11 +52,13 @@ def test_where_no_service_is_none_is_made(command: tuple[str, ...], capsys: pyte
     assert list(Path.cwd().iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [("keys", "list"), ("keys", "create"), ("review", "list"), ("serve",)])
+@pytest.mark.parametrize(
+    "command", [("keys", "list"), ("keys", "create"), ("review", "list"), ("webhooks", "list"), ("serve",)]
+)
 def test_without_the_extra_it_is_named(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("serve", "storage.keys", "jobs.review"):
+    for name in ("serve", "storage.keys", "jobs.review", "webhooks.endpoints"):
         monkeypatch.setitem(sys.modules, f"antibody.service.{name}", None)
     assert run([*command]) == 2
     assert "antibody-ft[service]" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The service's commands: `antibody serve`, `antibody keys ...` and `antibody review ...`."""
+"""The service's commands: `antibody serve`, `antibody keys ...`, `antibody review ...` and `antibody webhooks ...`."""
 
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +16,7 @@ from antibody.service.settings import ServeSettings, StoreSettings
 
 keys = App(name="keys", help="Make, list and revoke the keys of the fine-tuning service.")
 review = App(name="review", help="Jobs that the policy holds because most of their rows are judged harmful.")
+webhooks = App(name="webhooks", help="Where projects are told that their jobs have finished.")
 
 DEFAULT_STORE = StoreSettings()
 DEFAULT_SERVE = ServeSettings()
@@ -131,6 +132,61 @@ def refuse(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> N
     with _database(store) as database:
         refuse_job(database, job)
     print(f"{job} is refused and has failed, with the code mostly_suppressed.")
+
+
+@webhooks.command(name="create")
+def create_webhook(
+    store: Annotated[StoreSettings, Flat] = DEFAULT_STORE,
+    *,
+    url: str,
+    project: str = "default",
+    json: Json = False,
+) -> None:
+    """Tell a project that its jobs have finished. The secret that its receiver checks messages by is shown once.
+
+    Args:
+        store: Where the service keeps things.
+        url: To which it is posted; https, or http.
+        project: Whose jobs.
+        json: Print one JSON object on standard output.
+    """
+    with _extra():
+        from antibody.service.webhooks.endpoints import create_webhook as create_endpoint
+
+    with _database(store) as database:
+        made = create_endpoint(database, project=project, url=url)
+    print(to_json(made._asdict() | {"project": project}) if json else made.secret)
+
+
+@webhooks.command(name="list")
+def list_webhooks(store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Json = False) -> None:
+    """List all webhooks, without their secrets."""
+    with _extra():
+        from antibody.service.webhooks.endpoints import list_webhooks as list_endpoints
+
+    with _database(store) as database:
+        rows = list_endpoints(database)
+    if json:
+        print(to_json({"webhooks": [row._asdict() for row in rows]}))
+        return
+    made = ((row.id, row.project, row.url, _time(row.created_at), _time(row.gone_at)) for row in rows)
+    _print_table(("Id", "Project", "URL", "Made", "Gone"), made)
+
+
+@webhooks.command(name="delete")
+def delete_webhook(webhook: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE) -> None:
+    """Delete a webhook. What it was not told yet, it is not told any more.
+
+    Args:
+        webhook: Its id, as `antibody webhooks list` shows it.
+        store: Where the service keeps things.
+    """
+    with _extra():
+        from antibody.service.webhooks.endpoints import delete_webhook as delete_endpoint
+
+    with _database(store) as database:
+        delete_endpoint(database, webhook)
+    print(f"{webhook} is deleted.")
 
 
 def _database(settings: StoreSettings, *, make: bool = False) -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from antibody.service.api import chat, files, health, jobs, models, uploads
@@ -17,6 +17,7 @@ from antibody.service.api.context import Service
 from antibody.service.api.errors import add_error_handlers
 from antibody.service.api.gate import Gate
 from antibody.service.api.metrics import Measured, Metrics
+from antibody.service.webhooks.sender import Sender
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +28,20 @@ BEARER = Depends(HTTPBearer(auto_error=False, description="A key of `antibody ke
 
 
 def create_app(service: Service) -> FastAPI:
-    """The HTTP application. Started, it keeps the service's store clean; ended, it stops its processes."""
+    """The HTTP application. Started, it cleans the store and sends webhooks; ended, it stops its processes."""
+    metrics = Metrics(service)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(_sweep(service))
+        sending = asyncio.create_task(Sender(service.store.database, metrics.count_webhook).run())
         try:
             yield
         finally:
             sweeping.cancel()
+            sending.cancel()
+            # What it is at is sent again, by another server or the next.
+            await asyncio.gather(sending, return_exceptions=True)
             await service.chat.stop()
             if service.workers is not None:
                 await run_in_threadpool(service.workers.stop)
@@ -43,13 +49,13 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(title="Antibody fine-tuning service", version=VERSION, lifespan=lifespan, redoc_url=None)
     app.state.service = service
-    app.state.metrics = Metrics(service)
+    app.state.metrics = metrics
     for router in (files.router, uploads.router, jobs.router, models.router, chat.router):
         app.include_router(router, dependencies=[BEARER])
     app.include_router(health.router)
     add_error_handlers(app)
     app.add_middleware(Gate, database=service.store.database, limits=service.policy.limits)
-    app.add_middleware(Measured, metrics=app.state.metrics)
+    app.add_middleware(Measured, metrics=metrics)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -73,6 +79,6 @@ async def _sweep(service: Service) -> None:
             removed = await run_in_threadpool(service.store.sweep, service.policy.retention)
             if removed:
                 logger.info("%d blobs that nothing named were removed.", removed)
-        except (OSError, DBAPIError) as error:
+        except (OSError, SQLAlchemyError) as error:
             logger.warning("Sweeping failed: %s", type(error).__name__)
         await asyncio.sleep(SWEEP_EVERY)

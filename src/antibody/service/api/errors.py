@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from starlette.exceptions import HTTPException
 
 from antibody.service.api.gate import headers_of, unavailable
@@ -45,6 +46,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(DBAPIError, _database)
+    app.add_exception_handler(NoConnectionError, _database)
     app.add_exception_handler(DataError, _not_storable)
     app.add_exception_handler(UnicodeEncodeError, _not_storable)
     app.add_exception_handler(TooLargeError, _too_large)

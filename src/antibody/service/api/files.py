@@ -13,7 +13,7 @@ from antibody.service.api.errors import RESPONSES
 from antibody.service.api.paging import After, wire_page
 from antibody.service.policy import megabytes
 from antibody.service.storage import tables
-from antibody.service.storage.files import add_file, file_object, find_file, stored_bytes
+from antibody.service.storage.files import add_file, delete_file, file_object, find_file, stored_bytes
 from antibody.service.storage.keys import Caller, lock_project
 from antibody.service.storage.paging import owned, page
 from antibody.service.wire.base import Page
@@ -82,12 +82,12 @@ def retrieve(service: ServiceDep, caller: CallerDep, file_id: str) -> FileObject
 
 @router.delete("/{file_id}")
 def delete(service: ServiceDep, caller: CallerDep, file_id: str) -> FileDeleted:
-    """Deletes a file. Its content follows within an hour, unless an unfinished job still needs it."""
+    """Deletes a file. Its content follows after about an hour, unless an unfinished job still needs it."""
     with service.store.database.writing() as session:
         file = find_file(session, caller.project, file_id)
         if file is None:
             raise not_found("file", file_id)
-        session.delete(file)
+        delete_file(file)
     return FileDeleted(id=file_id)
 
 
@@ -123,13 +123,15 @@ def refuse_over_quota(session: Session, service: Service, caller: Caller, size: 
         ApiError: ``exceeded_quota``.
     """
     most = service.policy.limits.stored_megabytes
-    if stored_bytes(session, caller.project) + size > megabytes(most):
-        raise ApiError(
-            429,
-            f"The project's files would take more than {most:g} MB. Delete some.",
-            code="exceeded_quota",
-            kind="insufficient_quota",
-        )
+    taken = stored_bytes(session, caller.project)
+    if taken.kept + size > megabytes(most):
+        message = f"The project's files would take more than {most:g} MB. Delete some."
+    elif taken.kept + taken.leaving + size > 2 * megabytes(most):
+        # Else files that are sent and deleted in turn would fill the disk.
+        message = f"Deleted files still take {taken.leaving / megabytes(1):.1f} MB. Send this one in about an hour."
+    else:
+        return
+    raise ApiError(429, message, code="exceeded_quota", kind="insufficient_quota")
 
 
 def _found(service: Service, caller: Caller, file_id: str) -> tables.File:

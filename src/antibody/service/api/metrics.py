@@ -14,6 +14,7 @@ from antibody.service.api.context import Service
 from antibody.service.api.errors import defect
 from antibody.service.storage.database import database_time
 from antibody.service.storage.tables import File, Job, Model
+from antibody.service.webhooks.outbox import Result
 
 # Anything may stand in a request's first line.
 METHODS = {"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
@@ -35,7 +36,13 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self.webhooks = Counter(
+            "antibody_webhook_attempts_total", "Attempts to send a webhook.", ("result",), registry=self.registry
+        )
         self.registry.register(_Stored(service))
+
+    def count_webhook(self, result: Result) -> None:
+        self.webhooks.labels(result).inc()
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

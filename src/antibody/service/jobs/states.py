@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from antibody.service.storage.database import database_time
 from antibody.service.storage.tables import Job
+from antibody.service.webhooks.outbox import announce
 from antibody.service.wire.jobs import JobStatus
 
 # From where a status may be reached.
@@ -40,6 +41,8 @@ def move(
 ) -> bool:
     """Moves a job to a status, if it is where that can be reached from. One statement, so that two never both do it.
 
+    That a job is finished is announced to its project's webhooks, by the same transaction.
+
     Args:
         session: A transaction.
         job: Its id.
@@ -61,4 +64,8 @@ def move(
     moved = session.execute(
         query.values(status=to, **values).returning(Job.id).execution_options(synchronize_session=False)
     )
-    return moved.first() is not None
+    if moved.first() is None:
+        return False
+    if to in FINISHED:
+        announce(session, job, to, values["finished_at"])
+    return True

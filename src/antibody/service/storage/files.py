@@ -3,6 +3,7 @@
 import re
 import time
 import unicodedata
+from typing import NamedTuple
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
@@ -53,18 +54,37 @@ def find_file(session: Session, project: str, file_id: str, *, kept: bool = Fals
     """A file of the project that has not expired. `kept`: nobody deletes it before the transaction's end."""
     query = owned(File, project).where(File.id == file_id)
     file: File | None = session.scalar(query.with_for_update(read=True) if kept else query)
-    if file is not None and file.expires_at is not None and file.expires_at < time.time():
+    if file is not None and file.expires_at is not None and file.expires_at <= time.time():
         return None
     return file
 
 
-def stored_bytes(session: Session, project: str) -> int:
-    """What the project's files, and its uploads that are not finished, take or may take."""
-    kept = (File.project_id == project, or_(File.expires_at.is_(None), File.expires_at > time.time()))
-    files = session.scalar(select(func.sum(File.bytes)).where(*kept)) or 0
-    pending = (Upload.project_id == project, Upload.status == "pending", Upload.expires_at > time.time())
+def delete_file(file: File) -> None:
+    """From now on it is not found. Its row goes with its content: a quota counts what is still on the disk."""
+    file.expires_at = time.time()
+
+
+class Taken(NamedTuple):
+    """Bytes of a project.
+
+    Attributes:
+        kept: Of files, and of uploads that are not finished, which may take as much as was announced.
+        leaving: Of files that were deleted or expired and are not swept yet.
+    """
+
+    kept: int
+    leaving: int
+
+
+def stored_bytes(session: Session, project: str) -> Taken:
+    """What the project takes."""
+    now = time.time()
+    files = select(func.sum(File.bytes)).where(File.project_id == project)
+    kept = session.scalar(files.where(or_(File.expires_at.is_(None), File.expires_at > now))) or 0
+    leaving = session.scalar(files.where(File.expires_at <= now)) or 0
+    pending = (Upload.project_id == project, Upload.status == "pending", Upload.expires_at > now)
     uploads = session.scalar(select(func.sum(Upload.bytes)).where(*pending)) or 0
-    return int(files) + int(uploads)
+    return Taken(int(kept) + int(uploads), int(leaving))
 
 
 def file_object(file: File) -> FileObject:

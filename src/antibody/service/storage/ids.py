@@ -3,7 +3,7 @@
 import secrets
 from typing import Literal
 
-Kind = Literal["file", "upload", "part", "ftjob", "ftevent", "ftckpt", "chatcmpl", "proj", "worker"]
+Kind = Literal["file", "upload", "part", "ftjob", "ftevent", "ftckpt", "chatcmpl", "proj", "worker", "webhook"]
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 LENGTH = 20

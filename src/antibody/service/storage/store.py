@@ -47,7 +47,7 @@ class Store:
     def sweep(self, retention: Retention = KEPT, *, grace: float = GRACE) -> int:
         """Removes what expired, then the blobs that nothing names, and returns how many of these."""
         with self.database.writing() as session:
-            _forget_expired(session, time.time())
+            _forget_expired(session, time.time(), grace)
         sweep_runs(self.database, self.place.runs, retention)
         old = [name for name, age in self.blobs.ages().items() if age > grace]
         with self.database.reading() as session:
@@ -60,11 +60,11 @@ class Store:
         return sum(removed)
 
 
-def _forget_expired(session: Session, now: float) -> None:
-    """What expired cannot be read or deleted any more, so that nobody else would."""
+def _forget_expired(session: Session, now: float, grace: float) -> None:
+    """What cannot be read any more: it expired or was deleted. Files are counted while their content may be there."""
     expired = select(Upload.id).where(Upload.status == "pending", Upload.expires_at < now)
     session.execute(delete(UploadPart).where(UploadPart.upload_id.in_(expired)))
-    session.execute(delete(File).where(File.expires_at < now))
+    session.execute(delete(File).where(File.expires_at < now - grace))
 
 
 def make_private(folder: Path) -> None:

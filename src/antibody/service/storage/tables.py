@@ -173,3 +173,40 @@ class Model(Table):
     base: Mapped[str]
     run: Mapped[str]
     created_at: Mapped[float]
+
+
+class Webhook(Table):
+    """An address at which a project is told that its jobs have finished.
+
+    Attributes:
+        secret: Readable, as every message is signed with it.
+        gone_at: When it answered that it is gone for good.
+    """
+
+    __tablename__ = "webhooks"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    url: Mapped[str]
+    secret: Mapped[str]
+    created_at: Mapped[float]
+    gone_at: Mapped[float | None]
+
+
+class WebhookEvent(Table):
+    """What is still to be sent to an endpoint.
+
+    Attributes:
+        id: The event's, the same for all endpoints.
+        created_at: When the job finished.
+        attempts: How often it was begun to be sent.
+        due_at: Before which nobody sends it; seconds of the database's clock.
+    """
+
+    __tablename__ = "webhook_events"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"), primary_key=True, index=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    type: Mapped[str]
+    created_at: Mapped[float]
+    attempts: Mapped[int]
+    due_at: Mapped[float] = mapped_column(index=True)
