@@ -1,4 +1,4 @@
-"""Jobs for which the machine has no room: they are told so and wait, and others go first meanwhile."""
+"""Jobs for which there is no room, or no base model any more: they are told so and wait, and others go first."""
 
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.leases import postpone
@@ -37,3 +37,14 @@ def wait_for_disk(database: Database, worker: str, job: str) -> None:
         message = "The service's disk is full. The job waits, and goes on by itself once there is space."
         if postpone(session, worker, job, SECONDS):
             tell(session, job, message, once=f"waits-for-disk-{often}", level="warn")
+
+
+def wait_for_model(database: Database, worker: str, job: Job) -> None:
+    """Puts a job back: its base model was renamed or left out, which may be an oversight. Its user can cancel it."""
+    with database.writing() as session:
+        move(session, job.id, "queued", worker=worker, only_from="running")
+        message = (
+            f"The service does not offer {job.model} at present. The job waits until it does; it can be cancelled."
+        )
+        if postpone(session, worker, job.id, SECONDS):
+            tell(session, job.id, message, once="waits-for-model", level="warn")

@@ -80,7 +80,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self._tell_screening()
         if self._must_stop():
             raise StoppedError
-        self._say(f"Training begins at step {state.global_step + 1} of {state.max_steps}.")
+        if state.global_step < state.max_steps:
+            self._say(f"Training begins at step {state.global_step + 1} of {state.max_steps}.")
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """While the upload is screened: nothing is saved yet."""
