@@ -44,6 +44,7 @@ def written(folder: Path, text: str) -> Path:
         ("models: {a: {}}", "models.a.run"),
         ("defence: {threshold: 0}", "defence.threshold"),
         ("defence: {gate: off, mostly_suppressed: hold}", "judges no row"),
+        ("training: {device: gpu}", "training.device cannot be 'gpu'"),
     ],
 )
 def test_a_policy_that_cannot_be_followed_is_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -79,6 +80,17 @@ def test_serving_what_is_not_aligned_is_refused(tmp_path: Path, capsys: pytest.C
         with pytest.raises(UsageError):
             ServeSettings(**values)
     assert run(["serve", "--database", "oracle://x", "--model", "a=b", "--folder", str(tmp_path)]) == 2
+
+
+def test_prompts_that_cannot_be_asked_are_known_before_a_job_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifest.json").write_text('{"kind": "alignment"}')
+    for prompts in (str(tmp_path / "none.jsonl"), "embedded:nothing"):
+        policy = written(tmp_path, f"models: {{a: {{run: {tmp_path}}}}}\nevaluation: {{prompts: '{prompts}'}}")
+        assert run(["serve", "--policy", str(policy), "--folder", str(tmp_path / "data")]) == 2
+        assert "evaluation.prompts cannot be used" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_port_that_is_taken_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

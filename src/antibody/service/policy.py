@@ -140,7 +140,7 @@ class Training(Part):
     save_steps: Whole = 10
     micro_batch_size: Whole | None = None
     dtype: Dtype = "auto"
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu|npu|hpu)(:\d+)?)$")] = "auto"
     most_attempts: Whole = 5
 
 
@@ -214,7 +214,7 @@ def _reason(error: ErrorDetails) -> str:
             return f"{where} is missing."
         case "value_error":
             return f"{where}: {error['ctx']['error']}."
-        case "string_pattern_mismatch":
+        case "string_pattern_mismatch" if where.endswith(".[key]"):
             return f"{where.removesuffix('.[key]')}: a name has 1 to 64 letters, digits, dots, dashes and underscores."
     return f"{where} cannot be {given}: {error['msg']}."
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import uvicorn
 
-from antibody.errors import UsageError
+from antibody.data.sources import load_prompts
+from antibody.errors import AntibodyError, UsageError
 from antibody.names import BUNDLED_NAME
 from antibody.service.api.app import create_app
 from antibody.service.api.context import Service
@@ -117,11 +118,26 @@ def _checked(policy: Policy) -> Policy:
                 hint="Align it with `antibody align` and name that run, or say allow_unaligned: true in the policy.",
                 code="not_aligned",
             )
+    _refuse_bad_prompts(policy.evaluation.prompts)
     made_absolute = {
         name: base.model_copy(update={"run": str(Path(base.run).resolve()) if Path(base.run).exists() else base.run})
         for name, base in policy.models.items()
     }
     return policy.model_copy(update={"models": made_absolute})
+
+
+def _refuse_bad_prompts(prompts: str) -> None:
+    """They are asked after a job's last step, where it is late to find that they cannot be read."""
+    if prompts == "none":
+        return
+    try:
+        load_prompts(prompts)
+    except AntibodyError as error:
+        raise UsageError(
+            f"The policy's evaluation.prompts cannot be used: {error.message}",
+            hint="Name a file of prompts, a part of the embedded corpus such as embedded:harmful_evaluation, or none.",
+            code="bad_policy",
+        ) from error
 
 
 def _is_aligned(run: Path) -> bool:

@@ -215,7 +215,7 @@ def _finish(store: Store, order: Order, job: Job, run: Path, defence: Defence) -
             session,
             job.id,
             f"{by.total()} training examples were suppressed, {by['gate']} by the gate and {by['weight']} by their "
-            f"weights; {files[1]} names each and why.",
+            f"weights; {files[1]} has the judgement of each.",
             once="suppressed",
             level="warn" if by else "info",
             type="moderation_checks",

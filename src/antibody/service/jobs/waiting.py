@@ -1,4 +1,4 @@
-"""Jobs for which the machine has no room: they are told so and wait, and others go first meanwhile."""
+"""Jobs for which there is no room, or no base model any more: they are told so and wait, and others go first."""
 
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.leases import postpone
@@ -41,3 +41,14 @@ def wait_for(lacking: Lacking, database: Database, worker: str, job: str) -> Non
         often = int(database_time(session) // QUIET)
         if postpone(session, worker, job, SECONDS):
             tell(session, job, LACKS[lacking], once=f"waits-for-{lacking}-{often}", level="warn")
+
+
+def wait_for_model(database: Database, worker: str, job: Job) -> None:
+    """Puts a job back: its base model was renamed or left out, which may be an oversight. Its user can cancel it."""
+    with database.writing() as session:
+        move(session, job.id, "queued", worker=worker, only_from="running")
+        message = (
+            f"The service does not offer {job.model} at present. The job waits until it does; it can be cancelled."
+        )
+        if postpone(session, worker, job.id, SECONDS):
+            tell(session, job.id, message, once="waits-for-model", level="warn")

@@ -87,7 +87,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         if state.global_step > 0 and self.trainer.processes.any(self._is_unlisted(state.global_step)):
             # Whoever saved the checkpoint died before it was told of.
             self._list_checkpoint(state)
-        self._say(f"Training begins at step {state.global_step + 1} of {state.max_steps}.")
+        if state.global_step < state.max_steps:
+            self._say(f"Training begins at step {state.global_step + 1} of {state.max_steps}.")
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """While the upload is screened: nothing is saved yet."""

@@ -29,7 +29,7 @@ from antibody.service.jobs.room import disk_has_room, memory_for
 from antibody.service.jobs.states import move
 from antibody.service.jobs.stopping import HeldError, StoppedError
 from antibody.service.jobs.validation import validate
-from antibody.service.jobs.waiting import wait_for, wait_for_memory
+from antibody.service.jobs.waiting import wait_for, wait_for_memory, wait_for_model
 from antibody.service.storage.lacking import what_lacked
 from antibody.service.storage.runs import TRAINING_ROWS, VALIDATION_ROWS, forget_rows
 from antibody.service.storage.store import Store, open_store
@@ -154,9 +154,9 @@ def _train(store: Store, order: Order, job: Job) -> bool:
     from antibody.service.jobs.training import train  # noqa: PLC0415
 
     if job.model not in order.policy.models:
-        error = JobError(code="server_error", message=f"{job.model} is no longer offered.", param="model")
-        _fail(store, order, job.id, error)
-        return False
+        logger.warning("%s waits: the policy names no model %s.", job.id, job.model)
+        wait_for_model(store.database, order.worker, job)
+        return True
     if order.cluster is None:
         memory = memory_for(order.policy.models[job.model].run)
         if memory.needed > memory.free:
@@ -199,7 +199,12 @@ def _stopped(store: Store, order: Order, job: str, stopped: StoppedError) -> Non
         return
     with store.database.writing() as session:
         if move(session, job, "paused", worker=order.worker, held=True):
-            tell(session, job, "Most of the training file is judged harmful; the job is held for review.", level="warn")
+            tell(
+                session,
+                job,
+                "Too much of the training file is judged harmful; the job is held for review.",
+                level="warn",
+            )
 
 
 def _forget_rows(store: Store, job: str) -> None:
@@ -223,7 +228,8 @@ def _explained(error: AntibodyError, job: Job) -> JobError:
             message="The loss is not a number. Choose a lower learning_rate_multiplier.",
             param="hyperparameters",
         )
-    logger.error("Training failed: %s", error.code)
+    # For the provider. What is wrong with data could quote them.
+    logger.error("%s: training failed: %s", job.id, error.code if isinstance(error, DataError) else error)
     return JobError(code="server_error", message=f"The service could not train the model ({error.code}).")
 
 
