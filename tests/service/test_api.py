@@ -225,6 +225,20 @@ def test_files_sent_and_deleted_in_turn_do_not_pass_the_quota_twice(make_api: Ca
     assert send().status_code == 200
 
 
+def test_uploads_begun_and_cancelled_in_turn_do_not_either(make_api: Callable[..., Api]) -> None:
+    api = make_api(limits={"stored_megabytes": 2.5 * len(rows(10)) / 2**20})
+    client = api.client("one")
+    announced = {"bytes": len(rows(10)), "filename": "a.jsonl", "mime_type": "text/jsonl", "purpose": "fine-tune"}
+    for _ in range(4):
+        begun = client.post("/v1/uploads", json=announced).json()["id"]
+        assert client.post(f"/v1/uploads/{begun}/parts", files={"data": ("part", rows(10))}).status_code == 200
+        assert client.post(f"/v1/uploads/{begun}/cancel").json()["status"] == "cancelled"
+    client.post("/v1/uploads", json=announced)
+    error(client.post("/v1/uploads", json=announced), 429, "exceeded_quota")
+    api.store.sweep(grace=-1)
+    assert client.post("/v1/uploads", json=announced).status_code == 200
+
+
 def test_a_quota_is_not_passed_by_many_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them are stored before any is entered."""
     limits = Limits(stored_megabytes=2.5 * len(rows(10)) / 2**20, active_jobs=1)

@@ -127,8 +127,9 @@ def refuse_over_quota(session: Session, service: Service, caller: Caller, size: 
     if taken.kept + size > megabytes(most):
         message = f"The project's files would take more than {most:g} MB. Delete some."
     elif taken.kept + taken.leaving + size > 2 * megabytes(most):
-        # Else files that are sent and deleted in turn would fill the disk.
-        message = f"Deleted files still take {taken.leaving / megabytes(1):.1f} MB. Send this one in about an hour."
+        # Else what is sent and given up in turn would fill the disk.
+        leaving = taken.leaving / megabytes(1)
+        message = f"Deleted files and ended uploads still take {leaving:.1f} MB. Send this one in about an hour."
     else:
         return
     raise ApiError(429, message, code="exceeded_quota", kind="insufficient_quota")

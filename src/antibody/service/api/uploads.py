@@ -100,8 +100,6 @@ def complete(service: ServiceDep, caller: CallerDep, upload_id: str, request: Up
             session, caller.project, stored, filename=upload.filename, purpose=upload.purpose, expires_at=expires
         )
         upload.status, upload.file_id = "completed", file.id
-        for part in _parts(session, upload):
-            session.delete(part)
         return _wire(upload, file)
 
 
@@ -112,8 +110,6 @@ def cancel(service: ServiceDep, caller: CallerDep, upload_id: str) -> Upload:
         lock_project(session, caller.project)
         upload = _pending(session, caller, upload_id)
         upload.status = "cancelled"
-        for part in _parts(session, upload):
-            session.delete(part)
         return _wire(upload)
 
 

@@ -5,13 +5,13 @@ import time
 import unicodedata
 from typing import NamedTuple
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, not_, or_, select
 from sqlalchemy.orm import Session
 
 from antibody.service.storage.blobs import Stored
 from antibody.service.storage.ids import new_id
 from antibody.service.storage.paging import owned
-from antibody.service.storage.tables import File, Upload
+from antibody.service.storage.tables import File, Upload, UploadPart
 from antibody.service.wire.files import FileObject
 
 LONGEST_NAME = 200
@@ -69,7 +69,7 @@ class Taken(NamedTuple):
 
     Attributes:
         kept: Of files, and of uploads that are not finished, which may take as much as was announced.
-        leaving: Of files that were deleted or expired and are not swept yet.
+        leaving: Of files that were deleted or expired, and of parts of ended uploads, that are not swept yet.
     """
 
     kept: int
@@ -80,11 +80,12 @@ def stored_bytes(session: Session, project: str) -> Taken:
     """What the project takes."""
     now = time.time()
     files = select(func.sum(File.bytes)).where(File.project_id == project)
-    kept = session.scalar(files.where(or_(File.expires_at.is_(None), File.expires_at > now))) or 0
-    leaving = session.scalar(files.where(File.expires_at <= now)) or 0
-    pending = (Upload.project_id == project, Upload.status == "pending", Upload.expires_at > now)
-    uploads = session.scalar(select(func.sum(Upload.bytes)).where(*pending)) or 0
-    return Taken(int(kept) + int(uploads), int(leaving))
+    uploads = select(func.sum(Upload.bytes)).where(Upload.project_id == project)
+    parts = select(func.sum(UploadPart.bytes)).join(Upload, Upload.id == UploadPart.upload_id)
+    pending = and_(Upload.status == "pending", Upload.expires_at > now)
+    kept = files.where(or_(File.expires_at.is_(None), File.expires_at > now)), uploads.where(pending)
+    leaving = files.where(File.expires_at <= now), parts.where(Upload.project_id == project, not_(pending))
+    return Taken(*(sum(int(session.scalar(query) or 0) for query in queries) for queries in (kept, leaving)))
 
 
 def file_object(file: File) -> FileObject:

@@ -62,8 +62,9 @@ class Store:
 
 def _forget_expired(session: Session, now: float, grace: float) -> None:
     """What cannot be read any more: it expired or was deleted. Files are counted while their content may be there."""
-    expired = select(Upload.id).where(Upload.status == "pending", Upload.expires_at < now)
-    session.execute(delete(UploadPart).where(UploadPart.upload_id.in_(expired)))
+    pending = select(Upload.id).where(Upload.status == "pending", Upload.expires_at > now)
+    of_ended = (UploadPart.upload_id.not_in(pending), UploadPart.created_at < now - grace)
+    session.execute(delete(UploadPart).where(*of_ended))
     session.execute(delete(File).where(File.expires_at < now - grace))
 
 
