@@ -291,8 +291,8 @@ def test_calibrate_and_what_it_mends(antibody: Any, aligned: Path, tmp_path: Pat
     assert refitted.code == 0
     fit = refitted.content["calibration"]
     assert refitted.content["run"] == str(model)
-    # A fifth of the twelve prompts of each kind.
-    assert (fit["harmful_rows"], fit["benign_rows"], fit["auroc"]) == (2, 2, 1.0)
+    # A fifth of the twelve prompts of each kind, and one of them again in another form.
+    assert (fit["harmful_rows"], fit["benign_rows"], fit["auroc"]) == (3, 3, 1.0)
     after = json.loads((model / "manifest.json").read_text())
     assert after["calibration"] != before["calibration"]
     assert after | {"calibration": None} == before | {"calibration": None}
@@ -304,7 +304,7 @@ def test_calibrate_and_what_it_mends(antibody: Any, aligned: Path, tmp_path: Pat
     assert again.code == 0
     assert "AUROC 1.000" in again.out
     assert (model / "screen.safetensors").read_bytes() == probe
-    assert json.loads((model / "manifest.json").read_text())["calibration"]["harmful_rows"] == 12
+    assert json.loads((model / "manifest.json").read_text())["calibration"]["harmful_rows"] == 12 + 6
 
 
 def test_chat_answers_one_prompt(antibody: Any, aligned: Path) -> None:

@@ -21,13 +21,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from antibody import AntibodyAlignmentConfig, AntibodyAlignmentTrainer, AntibodyConfig, AntibodyTrainer
 from antibody.data import corpus
 from antibody.data.preparation import prepare, records_of
-from antibody.screening.screen import Screen
+from antibody.data.tokenization import tokenize_records
+from antibody.screening.screen import Screen, make_screen
 
-# Which rows are harmful. In order, every fourth is: of four processes one gets nothing else. Or every second batch of 8
-# is, and of 43 rows the last batch, which has 3: of four processes one gets none.
+# Which rows are harmful. In order, every fourth is: of four processes one gets nothing else. Or all but the first of
+# four batches of 8. Or all but thirteen, whose second pass leaves two rows for a batch: of four processes two get none.
 HARMFUL: dict[str, Callable[[int], bool]] = {
     "every fourth": lambda i: i % 4 == 0,
-    "whole batches": lambda i: i // 8 % 2 == 1,
+    "whole batches": lambda i: i // 8 % 4 != 0,
+    "all but thirteen": lambda i: i > 12,
 }
 
 
@@ -48,8 +50,13 @@ def upload(count: int, harmful: str = "every fourth") -> Dataset:
 def screen_for_uploads(trainer: AntibodyTrainer) -> Screen:
     """One that knows such rows by their states; the embedded rows are nothing like them."""
     records = records_of(upload(80), name="known")
-    harmful, benign = ([record for record in records if record.harmful is label] for label in (True, False))
-    return trainer.make_screen(harmful[:10], benign[:30], harmful[10:], benign[30:]).screen
+    tokens = tokenize_records(records, trainer.processing_class, 700)
+    states = trainer.states([(each.prompt_ids, each.response_ids) for each in tokens], "Calibrating")
+    harmful, benign = (
+        [state for record, state in zip(records, states, strict=True) if record.harmful is label]
+        for label in (True, False)
+    )
+    return make_screen(harmful[:10], benign[:30], harmful[10:], benign[30:]).screen
 
 
 @contextmanager
