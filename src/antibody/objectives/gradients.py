@@ -15,6 +15,11 @@ Gradient = list[Tensor]
 Piece = TypeVar("Piece")
 
 
+def gathered(tensor: Tensor) -> Tensor:
+    """Whole, from the processes that have its parts. All of them must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def take_gradient(parameters: Sequence[Tensor]) -> Gradient:
     """Moves the parameters' ``.grad`` out. A parameter that took no part has a gradient of zero."""
     gradient = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
@@ -27,7 +32,7 @@ def dot(a: Gradient, b: Gradient) -> float:
     """⟨a, b⟩ over all parameters, summed in float64. Sharded parameters' partial sums are added in one reduction."""
     first, *rest = [(x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)]
     total = sum(rest, start=first)
-    return float(total.full_tensor() if isinstance(total, DTensor) else total)
+    return float(gathered(total))
 
 
 def cosine(product: float, first_norm: float, second_norm: float) -> float:

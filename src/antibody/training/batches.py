@@ -7,7 +7,7 @@ from torch.utils.data import BatchSampler, Sampler
 
 Row = TypeVar("Row")
 
-# Measured: docs/robustness.md.
+# ASSUMPTION: half poison leaves as many full steps as a clean upload has, and nearly all poison few.
 MOST_PASSES = 2
 
 

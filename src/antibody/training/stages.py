@@ -14,8 +14,6 @@ from random import Random
 from typing import Any, TypeVar
 
 from accelerate import PartialState
-from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -40,6 +38,7 @@ from antibody.models.run import (
     refusals_of,
 )
 from antibody.names import DEFAULT_THRESHOLD
+from antibody.objectives.gradients import gathered
 from antibody.reports import write_card
 from antibody.screening.screen import save_screen, screen_of
 from antibody.training.agreement import agreed, refuse_differences
@@ -348,17 +347,12 @@ def _finish(
     more: dict[str, Any],
     started: float,
 ) -> None:
-    adapter = {name: _whole(p) for name, p in trainer.model.named_parameters() if p.requires_grad}
+    adapter = {name: gathered(p) for name, p in trainer.model.named_parameters() if p.requires_grad}
     if trainer.accelerator.is_main_process:
         run.save_adapter(trainer.model, adapter)
         run.write_manifest(_manifest(trainer, settings, model, kind, data, started) | more)
         write_card(run.path)
     trainer.accelerator.wait_for_everyone()
-
-
-def _whole(parameter: Tensor) -> Tensor:
-    """Gathered from the processes that have its parts."""
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
 def _manifest(

@@ -1,6 +1,5 @@
 """Rows that are too long for the service, found before a job waits for a worker."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -50,10 +49,10 @@ def _most_tokens(record: Record) -> int:
 @lru_cache(maxsize=8)
 def _tokenizer(model: str) -> Any:
     # torch comes with it, which a worker whose rows are all short never needs.
+    from antibody.models.run import Run, is_run  # noqa: PLC0415
     from antibody.models.tokenizer import load_tokenizer  # noqa: PLC0415
 
-    manifest = Path(model) / "manifest.json"
-    if not manifest.is_file():
+    if not is_run(model):
         return load_tokenizer(model)
-    base = json.loads(manifest.read_text(encoding="utf-8"))["model"]
+    base = Run(Path(model)).manifest()["model"]
     return load_tokenizer(base["name"], revision=base["revision"])

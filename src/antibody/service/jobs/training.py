@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import select, update
 
-from antibody.data.reading import read_records
+from antibody.data.reading import stream_records
 from antibody.evaluation.evaluate import evaluate
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.files import to_json, write_text
@@ -104,7 +104,7 @@ def _begun_with(store: Store, order: Order, job: Job, folder: Path) -> Begun:
     """What the job was begun with: a policy that changed meanwhile does not touch it."""
     file = folder / SETTINGS_FILE
     if not file.exists():
-        rows = len(read_records(folder / TRAINING_ROWS).records)
+        rows = sum(map(len, stream_records(folder / TRAINING_ROWS)))
         used = resolve(job, order.policy, rows=rows, processes=order.processes)
         settings = settings_of(job, order.policy, used, folder)
         content = {

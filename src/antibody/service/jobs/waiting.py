@@ -1,5 +1,7 @@
 """Jobs for which there is no room, or no base model any more: they are told so and wait, and others go first."""
 
+from sqlalchemy.orm import Session
+
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.leases import postpone
 from antibody.service.jobs.records import fail
@@ -30,8 +32,7 @@ def wait_for_memory(database: Database, worker: str, job: Job, memory: Memory) -
             return
         message = f"Training takes about {needed}, and {memory.free / GIGABYTE:.1f} GB are free. "
         message += "The job waits; smaller ones go first."
-        if postpone(session, worker, job.id, SECONDS):
-            tell(session, job.id, message, once="waits-for-memory", level="warn")
+        _wait(session, worker, job.id, message, once="waits-for-memory")
 
 
 def wait_for(lacking: Lacking, database: Database, worker: str, job: str) -> None:
@@ -39,8 +40,7 @@ def wait_for(lacking: Lacking, database: Database, worker: str, job: str) -> Non
     with database.writing() as session:
         move(session, job, "queued", worker=worker, only_from="running")
         often = int(database_time(session) // QUIET)
-        if postpone(session, worker, job, SECONDS):
-            tell(session, job, LACKS[lacking], once=f"waits-for-{lacking}-{often}", level="warn")
+        _wait(session, worker, job, LACKS[lacking], once=f"waits-for-{lacking}-{often}")
 
 
 def wait_for_model(database: Database, worker: str, job: Job) -> None:
@@ -50,5 +50,10 @@ def wait_for_model(database: Database, worker: str, job: Job) -> None:
         message = (
             f"The service does not offer {job.model} at present. The job waits until it does; it can be cancelled."
         )
-        if postpone(session, worker, job.id, SECONDS):
-            tell(session, job.id, message, once="waits-for-model", level="warn")
+        _wait(session, worker, job.id, message, once="waits-for-model")
+
+
+def _wait(session: Session, worker: str, job: str, message: str, *, once: str) -> None:
+    """Only the worker whose lease it is says so."""
+    if postpone(session, worker, job, SECONDS):
+        tell(session, job, message, once=once, level="warn")
