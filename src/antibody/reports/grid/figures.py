@@ -61,12 +61,12 @@ def frontier_figure(worst: Sequence[Worst], flaws: Mapping[str, Flaws]) -> go.Fi
 
 
 def heat_map(lines: Sequence[Line]) -> go.Figure | None:
-    """Mean HS over tasks and seeds: a row a method, a column a setting."""
+    """Mean HS over tasks and seeds: a row a method, a column a setting, of which there are at least two."""
     scores = _scores(lines)
-    if not scores:
-        return None
     methods = list(dict.fromkeys(method for method, _ in scores))
     settings = list(dict.fromkeys(what for _, what in scores))
+    if len(settings) < 2:
+        return None
     values = [
         [mean(scores[method, what]) if (method, what) in scores else None for what in settings] for method in methods
     ]

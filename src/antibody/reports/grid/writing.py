@@ -3,6 +3,7 @@
 from html import escape
 from pathlib import Path
 
+from plotly import graph_objects as go
 from rich.console import Console
 from rich.table import Table
 
@@ -47,6 +48,17 @@ def write_grid(path: Path) -> Path:
     title = f"Comparison of defences on {results.model}"
     write_text(path / "report.html", page(title, ABOUT, _result(results, worst), sections))
     return path / "report.html"
+
+
+def grid_figures(path: Path) -> dict[str, go.Figure]:
+    """The page's drawings by name, such as ``"poison ratio heat"``: for a paper, or a notebook.
+
+    Raises:
+        DataError: ``bad_json``.
+    """
+    lines = lines_of(read_grid(path).cells)
+    worst = worst_cases(lines)
+    return {f"{grid} {name}": drawn for grid in _grids(lines) for name, drawn in _drawings(grid, lines, worst).items()}
 
 
 def print_grid(path: Path, console: Console) -> None:
@@ -96,15 +108,9 @@ def _result(results: GridResults, worst: list[Worst]) -> str:
 def _section(grid: str, lines: list[Line], worst: list[Worst]) -> Section:
     own = [line for line in lines if line.setting.grid == grid]
     cases = [each for each in worst if each.grid == grid]
-    drawings = (
-        (figures.frontier_figure(cases, flaws_by_method(own)), "frontier"),
-        (figures.heat_map(own), "heat"),
-        (figures.ratio_figure(own), "ratio"),
-    )
     anchor = f"grid-{_grids(lines).index(grid)}"
-    body = "".join(
-        markup.figure(drawing, f"{anchor}-{name}", DRAWN[name]) for drawing, name in drawings if drawing is not None
-    )
+    drawings = _drawings(grid, lines, worst)
+    body = "".join(markup.figure(drawn, f"{anchor}-{name}", DRAWN[name]) for name, drawn in drawings.items())
     if cases:
         rows = [tables.worst_cells(each) for each in cases]
         body += markup.table("Mean and worst case", tables.WORST_COLUMNS, rows, text=TEXT)
@@ -113,6 +119,17 @@ def _section(grid: str, lines: list[Line], worst: list[Worst]) -> Section:
         "Every setting", markup.table("Mean over seeds and interval", tables.COLUMNS, rows, text=TEXT)
     )
     return Section(anchor, grid, body)
+
+
+def _drawings(grid: str, lines: list[Line], worst: list[Worst]) -> dict[str, go.Figure]:
+    own = [line for line in lines if line.setting.grid == grid]
+    cases = [each for each in worst if each.grid == grid]
+    drawings = {
+        "frontier": figures.frontier_figure(cases, flaws_by_method(own)),
+        "heat": figures.heat_map(own),
+        "ratio": figures.ratio_figure(own),
+    }
+    return {name: drawn for name, drawn in drawings.items() if drawn is not None}
 
 
 def _holes(results: GridResults) -> list[Section]:
