@@ -19,7 +19,6 @@ def compare(
     *,
     output: Path,
     data: Path | None = None,
-    part: str = "0/1",
     keep_runs: Annotated[bool, Flag] = False,
     dry_run: Annotated[bool, Flag] = False,
     probe: Annotated[bool, Flag] = False,
@@ -27,11 +26,12 @@ def compare(
 ) -> None:
     """Compare defences: alignments x fine-tunings x attacks x poison ratios x tasks x seeds. Begun again, it goes on.
 
+    Processes that are given the same output share the work: start one a core or a GPU.
+
     Args:
         config: The YAML file, see docs/compare.md.
         output: Where cells, tables and figures go.
         data: The folder that the file's rows are in; default: the file's own.
-        part: Share the work between processes: 0/2 and 1/2 for two. They need the same output.
         keep_runs: Keep every fine-tuned model, instead of its answers alone.
         dry_run: Print what there is to do, and how long it will take by what is done already.
         probe: With --dry-run, time a few steps of every method on this machine first.
@@ -51,7 +51,7 @@ def compare(
         else:
             _print_plan(found)
         return
-    results = run_comparison(config, output, data=data, part=part, keep_runs=keep_runs)
+    results = run_comparison(config, output, data=data, keep_runs=keep_runs)
     if json:
         print(to_json(results))
         return

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,19 +159,51 @@ def test_a_win_rate_is_a_task(
     assert "1 of 1 cells hardly readable" in (output / "report.md").read_text()
 
 
-def test_parts_share_the_cells(
+def test_what_another_process_is_at_is_left_to_it(
     tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The rest comes first; what is let go of without a result is taken over."""
     seen: list[str] = []
     monkeypatch.setattr(run, "_measure", lambda model, *_, **__: seen.append(model.key))
-    models = list(open_comparison(written(tiny), tmp_path / "out", None).plan.models)
-    for part in ("0/3", "1/3", "2/3"):
-        with pytest.raises(TrainingError, match="cells failed"):
-            compare(written(tiny), tmp_path / "out", part=part)
-    assert seen == models
-    for wrong in ("2/2", "a/2", "1"):
-        with pytest.raises(UsageError, match="is not a part"):
-            compare(written(tiny), tmp_path / "out", part=wrong)
+    monkeypatch.setattr(run, "PAUSE", 0.02)
+    opened = open_comparison(written(tiny), tmp_path / "out", None)
+    opened.folder.claim("")
+    models = list(opened.plan.models.values())
+    # The aligned model of the second method's cells is being made.
+    alignment = models[2].aligned[-1].key
+    assert [model.aligned[-1].key for model in models].count(alignment) == 2
+    with ThreadPoolExecutor() as pool, opened.folder.held(models[0].key):
+        with opened.folder.held(models[0].aligned[0].key):
+            other = pool.submit(compare, written(tiny), tmp_path / "out")
+            time.sleep(0.3)
+            # Both alignments begin with that stage.
+            assert seen == [] and not other.done(), other.exception()
+        while len(seen) < 3 and not other.done():
+            time.sleep(0.01)
+        assert seen == [model.key for model in models[1:]]
+        assert not other.done()
+    with pytest.raises(TrainingError, match="cells failed"):
+        other.result()
+    assert seen[3:] == [models[0].key]
+
+
+def test_two_processes_make_one_table_and_nothing_twice(tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:
+    tiny["calibrate"] = {"harmful": "harmful", "benign": "benign", "refit": True}
+    config, output = written(tiny), tmp_path / "shared"
+    command = [sys.executable, "-m", "antibody", "compare", str(config), "--output", str(output), "--json"]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                         env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    first, second = (json.loads(out) for out, _ in said)
+    assert first == second
+    assert table(first) == table(compare(config, tmp_path / "alone"))
+    # What a process begins it says in a line; every fine-tuned model was begun once.
+    begun = [line for _, err in said for line in err.splitlines() if "harmful" in line and "seed" in line]
+    assert len(begun) == len(set(begun)) == 4
 
 
 def test_a_directory_that_holds_something_else_is_left_alone(

@@ -30,8 +30,11 @@ def aligned_run(stages: Sequence[Stage], base: str, folder: Folder, library: Lib
     """
     for stage in stages:
         place = folder.aligned(stage.key)
-        if not Run(place).complete:
-            with folder.held(stage.key):
+        if Run(place).complete:
+            continue
+        with folder.held(stage.key):
+            # Another process may have made it in the meantime.
+            if not Run(place).complete:
                 model = str(folder.aligned(stage.parent)) if stage.parent else base
                 started = time.perf_counter()
                 forget_peak()
@@ -42,6 +45,15 @@ def aligned_run(stages: Sequence[Stage], base: str, folder: Folder, library: Lib
                 seconds = round(time.perf_counter() - started, 1)
                 write_json(folder.model(stage.key), {"seconds": seconds, "peak_gb": peak_gb()})
     return folder.aligned(stages[-1].key)
+
+
+def is_free(stages: Sequence[Stage], folder: Folder) -> bool:
+    """Whether no other process is making these stages' first missing one."""
+    for stage in stages:
+        if not Run(folder.aligned(stage.key)).complete:
+            with folder.held(stage.key, wait=False) as ours:
+                return ours
+    return True
 
 
 def continued(place: Path, train: Callable[[], Result]) -> Result:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from antibody.files import claim_directory, write_text
 
@@ -55,12 +55,24 @@ class Folder:
         return self.path / "cells" / f"{key}.json"
 
     @contextmanager
-    def held(self, key: str) -> Iterator[None]:
-        """Only one process at a time; the system lets go of it when that process dies."""
+    def held(self, key: str, *, wait: bool = True) -> Iterator[bool]:
+        """Only one process at a time; the system lets go of it when that process dies.
+
+        Yields:
+            Whether it is held, which without waiting another process may prevent.
+        """
         place = self.path / "locks" / key
         place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place):
-            yield
+        lock = FileLock(place)
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -88,16 +88,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All pieces by name, each once, in an order in which models of one alignment follow each other."""
+    """All pieces by name, each once, seed by seed; of a seed, the models of one alignment follow each other."""
 
     stages: dict[str, Stage] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
-
-    def part(self, number: int, parts: int) -> list[Model]:
-        """The models of one of several processes: a stretch of the order, so that few alignments are shared."""
-        models = list(self.models.values())
-        return models[len(models) * number // parts : len(models) * (number + 1) // parts]
 
     def cells_of(self, model: Model) -> list[Cell]:
         """The cells of a model, each once."""
@@ -117,9 +112,9 @@ def make_plan(document: Document, config: Comparison, library: Library) -> Plan:
     order: dict[str, int] = {}
     for cell in cells:
         order.setdefault(cell.model.origin, len(order))
-    for model in sorted((cell.model for cell in cells), key=lambda model: order[model.origin]):
-        plan.models.setdefault(model.key, model)
-        for stage in model.aligned:
+    for cell in sorted(cells, key=lambda cell: (cell.labels["seed"], order[cell.model.origin])):
+        plan.models.setdefault(cell.model.key, cell.model)
+        for stage in cell.model.aligned:
             plan.stages.setdefault(stage.key, stage)
     return plan
 

@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from antibody.benchmarks.compare.alignment import aligned_run
+from antibody.benchmarks.compare.alignment import aligned_run, is_free
 from antibody.benchmarks.compare.answers import figures
 from antibody.benchmarks.compare.checking import read_config
 from antibody.benchmarks.compare.config import Comparison
@@ -24,7 +24,7 @@ from antibody.benchmarks.compare.folder import RESULTS_FILE, Folder, is_done, re
 from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Cell, Model, Plan, make_plan
 from antibody.benchmarks.compare.rows import Library
-from antibody.errors import AntibodyError, MachineError, TrainingError, UsageError
+from antibody.errors import AntibodyError, MachineError, TrainingError
 from antibody.evaluation.abilities import check_abilities
 from antibody.evaluation.judges import Judge, make_judge
 from antibody.failures import machine_failures
@@ -35,6 +35,9 @@ from antibody.progress import bar_line
 from antibody.reports.grid import write_grid
 
 logger = logging.getLogger(__name__)
+
+# How often a process that finds nothing to do looks again, in seconds.
+PAUSE = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,17 @@ def open_comparison(config_file: Path, output: Path, data: Path | None) -> Opene
     return Opened(config, make_plan(document, config, library), folder, library)
 
 
-def compare(
-    config_file: Path, output: Path, *, data: Path | None = None, part: str = "0/1", keep_runs: bool = False
-) -> dict[str, Any]:
+def compare(config_file: Path, output: Path, *, data: Path | None = None, keep_runs: bool = False) -> dict[str, Any]:
     """Measures every cell that is not measured yet and writes results.json, cells.csv, report.md and report.html.
 
     A cell that fails is written down with its error and tried again next time. Cells whose settings and data are as
-    they were are not measured again, whatever else the file has become.
+    they were are not measured again, whatever else the file has become. Any number of processes may do this at once
+    with one output: each takes what none of the others is at.
 
     Args:
         config_file: See `antibody.benchmarks.compare.config`.
         output: The directory; gone on with if it is a comparison's.
         data: Where relative paths of rows start; default: the configuration's folder.
-        part: ``0/2`` and ``1/2`` share the work between two processes.
         keep_runs: Keep fine-tuned models.
 
     Returns:
@@ -84,7 +85,6 @@ def compare(
         MachineError: The disk is full or broken.
         TrainingError: ``cells_failed``, at the end, where there are such.
     """
-    number, parts = _part(part)
     opened = open_comparison(config_file, output, data)
     # A judge or an ability that cannot be used is known before anything is trained.
     judges = {name: make_judge(name) for name in opened.config.evaluate.judges}
@@ -92,27 +92,25 @@ def compare(
     if asked is not None:
         check_abilities(asked.tasks, opened.library.folder(asked.folder) if asked.folder is not None else None)
     opened.folder.claim(config_file.read_text(encoding="utf-8"))
-    models = opened.plan.part(number, parts)
-    total = sum(len(opened.plan.cells_of(model)) for model in models)
+    folder, plan = opened.folder, opened.plan
+    cells = list({cell.key: cell for model in plan.models.values() for cell in plan.cells_of(model)}.values())
     failed: dict[str, str] = {}
-    done, started, worked = 0, time.monotonic(), 0
+    started, before, total = time.time(), sum(is_done(folder, cell.key) for cell in cells), len(cells)
     console = Console(stderr=True)
     try:
-        for model in models:
-            cells = opened.plan.cells_of(model)
-            todo = [cell for cell in cells if not is_done(opened.folder, cell.key)]
+        for model in _taken(plan, folder):
+            todo = [cell for cell in plan.cells_of(model) if not _is_settled(cell, folder, started)]
             if todo:
-                left = (time.monotonic() - started) / worked * (total - done) if worked else None
+                done = sum(is_done(folder, cell.key) for cell in cells)
+                left = (time.time() - started) / (done - before) * (total - done) if done > before else None
                 console.print(bar_line(done, total, left), escape(_label(todo)))
                 _measure(model, todo, opened, judges, failed, keep_runs=keep_runs)
                 _free_memory()
-                worked += len(cells)
-            done += len(cells)
     finally:
         # Also what an interrupted comparison has.
         results = write_results(opened)
-    console.print(bar_line(done, total, None), "done")
-    holes = [cell for model in models for cell in opened.plan.cells_of(model) if not is_done(opened.folder, cell.key)]
+    holes = [cell for cell in cells if not is_done(folder, cell.key)]
+    console.print(bar_line(total - len(holes), total, None), "done")
     if holes:
         first = (read_json(opened.folder.cell(holes[0].key)) or {}).get("error", {})
         raise TrainingError(
@@ -144,6 +142,26 @@ def write_results(opened: Opened) -> dict[str, Any]:
     return results
 
 
+def _taken(plan: Plan, folder: Folder) -> Iterator[Model]:
+    """Each model once, held while it is used; first those that, with their alignment, no other process is at."""
+    left = list(plan.models.values())
+    while left:
+        for model in left:
+            with folder.held(model.key, wait=False) as ours:
+                if ours and is_free(model.aligned, folder):
+                    yield model
+                    left.remove(model)
+                    break
+        else:
+            time.sleep(PAUSE)
+
+
+def _is_settled(cell: Cell, folder: Folder, started: float) -> bool:
+    """Whether there is nothing to do: it is measured, or failed in another process that began when this one did."""
+    file = folder.cell(cell.key)
+    return file.exists() and (is_done(folder, cell.key) or file.stat().st_mtime > started)
+
+
 def _measure(
     model: Model,
     cells: list[Cell],
@@ -165,25 +183,22 @@ def _measure(
         forget_peak()
         return load_model(name, dtype=evaluated.dtype, device=evaluated.device)
 
-    with folder.held(model.key):
-        for cell in cells:
-            if is_done(folder, cell.key):
-                continue
-            forget_peak()
-            try:
-                with machine_failures():
-                    found = figures(cell, load, judges, opened.config, folder, opened.library)
-                write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb()})
-            except MachineError as error:
-                # Without a disk no hole can be marked either.
-                if error.code != "out_of_memory":
-                    raise
-                _mark(folder, cell, error)
-            except Exception as error:  # noqa: BLE001 - one cell's error is that cell's result
-                _mark(folder, cell, error)
-        if model.finetune and not keep_runs and all(is_done(folder, cell.key) for cell in cells):
-            shutil.rmtree(folder.tuned(model.key), ignore_errors=True)
-            (folder.data / f"upload-{model.key}.jsonl").unlink(missing_ok=True)
+    for cell in cells:
+        forget_peak()
+        try:
+            with machine_failures():
+                found = figures(cell, load, judges, opened.config, folder, opened.library)
+            write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb()})
+        except MachineError as error:
+            # Without a disk no hole can be marked either.
+            if error.code != "out_of_memory":
+                raise
+            _mark(folder, cell, error)
+        except Exception as error:  # noqa: BLE001 - one cell's error is that cell's result
+            _mark(folder, cell, error)
+    if model.finetune and not keep_runs and all(is_done(folder, cell.key) for cell in cells):
+        shutil.rmtree(folder.tuned(model.key), ignore_errors=True)
+        (folder.data / f"upload-{model.key}.jsonl").unlink(missing_ok=True)
 
 
 def _free_memory() -> None:
@@ -234,12 +249,3 @@ def _label(cells: list[Cell]) -> str:
     variant = f", {labels['variant']}" if labels["variant"] else ""
     tasks = ", ".join(dict.fromkeys(cell.task for cell in cells))
     return f"{labels['method']}: {labels['attack']}{ratio}{variant}, {tasks}, seed {labels['seed']}"
-
-
-def _part(part: str) -> tuple[int, int]:
-    number, _, parts = part.partition("/")
-    if not (number.isdecimal() and parts.isdecimal() and int(number) < int(parts)):
-        raise UsageError(
-            f"{part!r} is not a part.", hint="Write 0/2 and 1/2 for two processes, and so on.", code="bad_part"
-        )
-    return int(number), int(parts)
