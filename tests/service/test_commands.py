@@ -1,18 +1,25 @@
 """`antibody keys` and `antibody review`: which service they mean, that they make none, and what they say."""
 
+import io
+import json
 import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from service.test_jobs import new_job, set_status
+from sqlalchemy import select
 
 from antibody.cli import run
 from antibody.service.jobs.events import tell
+from antibody.service.jobs.results import JUDGEMENT
 from antibody.service.settings import StoreSettings
 from antibody.service.storage.database import Database
+from antibody.service.storage.files import add_file
 from antibody.service.storage.place import place_of
 from antibody.service.storage.store import Place, open_store
+from antibody.service.storage.tables import Job
+from antibody.service.wire.files import RESULTS
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +41,7 @@ def test_options_go_before_variables_and_these_before_the_default(
     monkeypatch.setenv("ANTIBODY_BLOBS", "s3://bucket")
     assert place_of(StoreSettings()) == Place(tmp_path / "a", "postgresql://x/y", "s3://bucket")
     named = StoreSettings(folder=tmp_path / "b", database="sqlite:///c", blobs="d")
-    assert place_of(named) == Place(tmp_path / "b", "sqlite:///c", "d")
+    assert place_of(named) == Place(tmp_path / "b", f"sqlite:///{Path.cwd()}/c", f"{Path.cwd()}/d")
     # As a compose file writes one that is not set.
     monkeypatch.setenv("ANTIBODY_FOLDER", "")
     assert place_of(StoreSettings()).folder == here
@@ -101,6 +108,31 @@ def test_no_password_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "secret" not in Database(url).shown
     assert run(["keys", "list", "--database", url]) == 6
     assert "secret" not in capsys.readouterr().err
+
+
+def test_a_judgement_is_shown_without_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(Place(tmp_path, f"sqlite:///{tmp_path}/service.sqlite", str(tmp_path / "blobs")))
+    job = new_job(store)
+    rows = [
+        {"line": 2, "id": "a", "suppressed": True, "suppressed_by": "gate", "gate_benign_probability": 0.013},
+        {"line": 3, "id": "b", "suppressed": False, "suppressed_by": None, "gate_benign_probability": 0.99},
+        # As under a policy that keeps scores to itself.
+        {"line": 5, "id": "c", "suppressed": True, "suppressed_by": "gate"},
+    ]
+    stored = store.blobs.store(io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    with store.database.writing() as session:
+        project = session.scalars(select(Job.project_id).where(Job.id == job)).one()
+        add_file(session, project, stored, filename=f"{job}-{JUDGEMENT}", purpose=RESULTS)
+    store.database.close()
+    monkeypatch.setenv("ANTIBODY_FOLDER", str(tmp_path))
+    assert run(["review", "show", job]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[1:] == [["2", "a", "1.3%"], ["5", "c"]]
+    assert run(["review", "show", job, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"job": job, "rows": rows}
+    assert run(["review", "show", "ftjob-x"]) == 2
 
 
 def test_what_is_listed_is_whole_however_narrow_the_terminal(

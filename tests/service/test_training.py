@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from antibody.service.jobs.leases import claim, release
 from antibody.service.jobs.orders import Order
-from antibody.service.jobs.review import approve_job, held_jobs
+from antibody.service.jobs.review import approve_job, held_jobs, judgement
 from antibody.service.jobs.room import Memory
 from antibody.service.jobs.worker import _attempt, _give_back
 from antibody.service.policy import Policy
@@ -69,11 +69,16 @@ def test_mostly_suppressed_uploads_are_held_until_the_provider_approves(
     assert (judged["action"], judged["blocked"], judged["withheld"]) == ("hold", True, 10)
     assert judged["lines"] == list(range(1, 11))
     assert [each.job for each in held_jobs(sqlite_store.database)] == [queued]
+    rows = judgement(sqlite_store.database, sqlite_store.blobs, queued)
+    assert [(row["line"], row["suppressed_by"], row["mean_weight"]) for row in rows] == [
+        (line, "gate", 0.0) for line in range(1, 11)
+    ]
+    [judged_file] = job.result_files
     assert claim(sqlite_store.database, "other", ["queued", "running"], 100) is None
     approve_job(sqlite_store.database, queued)
     attempt(sqlite_store, queued, aligned, **held)
     job = read(sqlite_store, queued)
-    assert job.status == "succeeded"
+    assert (job.status, len(job.result_files), job.result_files[-1]) == ("succeeded", 3, judged_file)
     # Nothing of it was trained on all the same.
     steps = [event for event in events(sqlite_store, queued) if event.type == "metrics"]
     assert [step.data["train_loss"] for step in steps] == [None] * 3
@@ -100,6 +105,8 @@ def test_mostly_suppressed_uploads_are_refused(sqlite_store: Store, queued: str,
     job = read(sqlite_store, queued)
     assert (job.status, job.error["code"] if job.error else None) == ("failed", "mostly_suppressed")
     assert moderation(sqlite_store, queued)["action"] == "refuse"
+    assert len(job.result_files) == 1
+    assert len(judgement(sqlite_store.database, sqlite_store.blobs, queued)) == 10
     assert not (sqlite_store.place.runs / queued / "run" / "adapter").exists()
     assert not (sqlite_store.place.runs / queued / "training.jsonl").exists()
 

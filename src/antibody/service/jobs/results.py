@@ -11,6 +11,9 @@ from typing import Any
 from antibody.files import to_json
 from antibody.service.policy import Defence
 
+# Of an upload that is held or refused, after the job's id.
+JUDGEMENT = "judgement.jsonl"
+
 COLUMNS = (
     "step",
     "train_loss",

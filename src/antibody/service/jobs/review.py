@@ -1,15 +1,19 @@
 """The provider's word on jobs that the policy holds."""
 
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
 from sqlalchemy import select, update
 
 from antibody.errors import UsageError
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.records import fail
+from antibody.service.jobs.results import JUDGEMENT
 from antibody.service.jobs.states import move
+from antibody.service.storage.blobs import BlobStore
 from antibody.service.storage.database import Database
-from antibody.service.storage.tables import Event, Job, Project
+from antibody.service.storage.tables import Event, File, Job, Project
+from antibody.service.wire.files import RESULTS
 from antibody.service.wire.jobs import JobError
 
 
@@ -39,6 +43,25 @@ def held_jobs(database: Database) -> list[Held]:
     )
     with database.reading() as session:
         return [Held(*row) for row in session.execute(query)]
+
+
+def judgement(database: Database, blobs: BlobStore, job: str) -> list[dict[str, Any]]:
+    """What the gate thought of each row of a job that was held or refused, as in the file that its user can read.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    query = select(File.sha256).where(File.filename == f"{job}-{JUDGEMENT}", File.purpose == RESULTS)
+    with database.reading() as session:
+        sha256 = session.scalar(query)
+    if sha256 is None:
+        raise UsageError(
+            f"There is no judgement of a job {job[:60]!r}.",
+            hint="Jobs that were held or refused have one, until their user deletes it. `antibody review list` shows "
+            "those that are held.",
+            code="no_judgement",
+        )
+    return [json.loads(line) for line in b"".join(blobs.pieces(sha256)).splitlines()]
 
 
 def approve_job(database: Database, job: str) -> None:

@@ -34,6 +34,6 @@ class RefusedUploadError(AntibodyError):
     def __init__(self, withheld: int, rows: int) -> None:
         super().__init__(
             f"{withheld} of {rows} rows of the training file are judged harmful, more than this service trains on.",
-            hint="The moderation_checks event names their lines.",
+            hint="The job's result file names their lines.",
             code="mostly_suppressed",
         )

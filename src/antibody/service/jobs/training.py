@@ -19,14 +19,15 @@ from antibody.service.jobs.leases import writing_if_held
 from antibody.service.jobs.listening import Listener
 from antibody.service.jobs.orders import Order
 from antibody.service.jobs.records import fail, model_name, project_name
-from antibody.service.jobs.results import audit_jsonl, metrics_csv, suppressed
+from antibody.service.jobs.results import JUDGEMENT, audit_jsonl, metrics_csv, suppressed
 from antibody.service.jobs.states import move
+from antibody.service.jobs.stopping import HeldError, RefusedUploadError
 from antibody.service.jobs.watching import Watched, number, tell_step, watch
 from antibody.service.policy import Defence
 from antibody.service.storage.database import database_time
 from antibody.service.storage.files import add_file
 from antibody.service.storage.ids import new_id
-from antibody.service.storage.runs import TRAINING_ROWS, VALIDATION_ROWS
+from antibody.service.storage.runs import AUDIT, TRAINING_ROWS, VALIDATION_ROWS
 from antibody.service.storage.store import Store
 from antibody.service.storage.tables import Checkpoint, Job, Model
 from antibody.service.wire.files import RESULTS
@@ -70,12 +71,17 @@ def train(store: Store, order: Order, job: Job) -> None:
         defence=begun.defence,
         approved=job.approved,
         validation=folder / VALIDATION_ROWS if job.validation_sha256 else None,
+        audit=begun.settings.output / AUDIT,
     )
-    run = launch(
-        partial(finetune, watch=partial(watch, watched)),
-        begun.settings,
-        LaunchSettings(processes=order.processes, cluster=order.cluster),
-    )
+    try:
+        run = launch(
+            partial(finetune, watch=partial(watch, watched)),
+            begun.settings,
+            LaunchSettings(processes=order.processes, cluster=order.cluster),
+        )
+    except (HeldError, RefusedUploadError):
+        _keep_judgement(store, order, job, begun)
+        raise
     _tell_missing_steps(store, order, job, run.path)
     error = _evaluate(store, order, job, run.path)
     if error is not None:
@@ -83,6 +89,23 @@ def train(store: Store, order: Order, job: Job) -> None:
             fail(session, job.id, error, worker=order.worker)
         return
     _finish(store, order, job, run.path, begun.defence)
+
+
+def _keep_judgement(store: Store, order: Order, job: Job, begun: Begun) -> None:
+    """Gives an upload that is held or refused the file that says of each row why."""
+    stored = store.blobs.store(io.BytesIO(audit_jsonl(begun.settings.output, begun.defence)))
+    with writing_if_held(store.database, order.worker, job.id) as session:
+        file = add_file(session, job.project_id, stored, filename=f"{job.id}-{JUDGEMENT}", purpose=RESULTS)
+        session.execute(update(Job).where(Job.id == job.id).values(result_files=[file.id]))
+        tell(
+            session,
+            job.id,
+            f"{file.id} has the judgement of each training example.",
+            once="judgement",
+            level="warn",
+            type="moderation_checks",
+            data={"blocked": True, "audit_file": file.id},
+        )
 
 
 def _tell_missing_steps(store: Store, order: Order, job: Job, run: Path) -> None:
@@ -195,7 +218,8 @@ def _finish(store: Store, order: Order, job: Job, run: Path, defence: Defence) -
     stored = {kind: store.blobs.store(io.BytesIO(content)) for kind, content in contents.items()}
     files = [new_id("file") for _ in stored]
     with store.database.writing() as session:
-        if not move(session, job.id, "succeeded", worker=order.worker, fine_tuned_model=name, result_files=files):
+        listed = [*files, *job.result_files]
+        if not move(session, job.id, "succeeded", worker=order.worker, fine_tuned_model=name, result_files=listed):
             return
         for file_id, (kind, blob) in zip(files, stored.items(), strict=True):
             filename = f"{job.id}-{kind}"

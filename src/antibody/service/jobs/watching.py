@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from transformers import TrainerCallback
 
 from antibody.data.reading import Loaded, read_records
+from antibody.files import write_jsonl
 from antibody.service.jobs.events import add_checkpoint, tell
 from antibody.service.jobs.leases import writing_if_held
 from antibody.service.jobs.listening import Heard, Listener
@@ -28,7 +29,7 @@ from antibody.service.storage.database import Database
 from antibody.service.storage.tables import Checkpoint, Job
 from antibody.service.wire.jobs import CheckpointMetrics
 
-# Lines that an event names; the audit file names all.
+# Lines that an event names; the file of judgements names all.
 MOST_LINES = 100
 
 
@@ -44,6 +45,7 @@ class Watched(NamedTuple):
         defence: The policy's when the job was begun.
         approved: Whether the provider let it train although it is mostly suppressed.
         validation: The validation rows' file.
+        audit: Where the judgement of an upload goes that is held or refused.
     """
 
     database: str
@@ -54,6 +56,7 @@ class Watched(NamedTuple):
     defence: Defence
     approved: bool
     validation: Path | None
+    audit: Path
 
 
 def watch(watched: Watched, trainer: Any, upload: Loaded) -> list[TrainerCallback]:
@@ -164,6 +167,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             )
         )
         self._flush()
+        if action in ("hold", "refuse") and self.trainer.is_world_process_zero():
+            write_jsonl(self.watched.audit, self.trainer.audit.report(self.upload.records, threshold=defence.threshold))
         if action == "hold":
             raise HeldError
         if action == "refuse":

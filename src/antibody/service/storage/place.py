@@ -14,6 +14,8 @@ from antibody.service.storage.store import Place, make_private
 FOLDER_VARIABLE = "ANTIBODY_FOLDER"
 DATABASE_VARIABLE = "ANTIBODY_DATABASE"
 BLOBS_VARIABLE = "ANTIBODY_BLOBS"
+# Before a path.
+SQLITE = "sqlite:///"
 
 
 def place_of(settings: StoreSettings) -> Place:
@@ -24,7 +26,9 @@ def place_of(settings: StoreSettings) -> Place:
     folder = (settings.folder or Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)).resolve()
     database = settings.database or os.environ.get(DATABASE_VARIABLE) or _in(folder)
     blobs = settings.blobs or os.environ.get(BLOBS_VARIABLE) or str(folder / "blobs")
-    return Place(folder, database, blobs)
+    if database.startswith(SQLITE):
+        database = SQLITE + str(Path(database.removeprefix(SQLITE)).resolve())
+    return Place(folder, database, blobs if "://" in blobs else str(Path(blobs).resolve()))
 
 
 @contextmanager
@@ -61,4 +65,4 @@ def opened(place: Place, *, make: bool = False) -> Iterator[Database]:
 
 
 def _in(folder: Path) -> str:
-    return f"sqlite:///{folder / 'service.sqlite'}"
+    return f"{SQLITE}{folder / 'service.sqlite'}"
