@@ -19,3 +19,10 @@ def quieten_libraries() -> None:
     names = ("transformers", "trl", "peft", "datasets", "accelerate", "httpx", "httpx2", "huggingface_hub", "alembic")
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def log_as_a_service() -> None:
+    """For a process that nobody watches: each message with its time, its level and its process."""
+    timed = logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(timed)

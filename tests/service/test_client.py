@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -282,6 +283,8 @@ def test_the_async_client(server: Server) -> None:
 def test_the_log_holds_no_content(server: Server, job: Any) -> None:
     assert job.status == "succeeded"
     assert "Serving tiny" in server.log
+    # When, how bad, and which process.
+    assert re.search(r"^\d{4}-\d\d-\d\d [\d:,]+ INFO \[\d+\] ", server.log, re.MULTILINE)
     assert "Question" not in server.log
     assert "Traceback" not in server.log
 

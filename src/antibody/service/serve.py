@@ -12,6 +12,7 @@ import uvicorn
 from antibody.data.sources import load_prompts
 from antibody.errors import AntibodyError, UsageError
 from antibody.names import BUNDLED_NAME
+from antibody.quiet import log_as_a_service
 from antibody.service.api.app import create_app
 from antibody.service.api.context import Service
 from antibody.service.bundled import aligned_bundled_model
@@ -37,6 +38,7 @@ def serve(settings: ServeSettings) -> None:
     Raises:
         UsageError: The settings or the policy cannot be used.
     """
+    log_as_a_service()
     policy = _checked(read_policy(settings.policy, settings.model))
     # Before the bundled model is aligned, which takes minutes.
     with bound(settings.host, settings.port) as listening:

@@ -12,7 +12,7 @@ import threading
 from typing import TextIO
 
 from antibody.errors import AntibodyError
-from antibody.quiet import quieten_libraries
+from antibody.quiet import log_as_a_service, quieten_libraries
 from antibody.service.chat.generation import UnanswerableError, answer
 from antibody.service.chat.models import Models
 from antibody.service.chat.protocol import Question, Reply, read_question, to_line
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 def main(dtype: str, device: str) -> None:
     quieten_libraries()
+    log_as_a_service()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a library prints must not end up among the replies.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")

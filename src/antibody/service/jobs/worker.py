@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from antibody.background import meanwhile
 from antibody.errors import AntibodyError, DataError, TrainingError
 from antibody.failures import machine_failures
-from antibody.quiet import quieten_libraries
+from antibody.quiet import log_as_a_service, quieten_libraries
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.leases import alone_in, claim, release, renew, status_if_held
 from antibody.service.jobs.orders import Order, Role, read_order
@@ -46,6 +46,7 @@ BACK_OFF = 2.0
 
 def main() -> None:
     quieten_libraries()
+    log_as_a_service()
     order = read_order(sys.stdin.readline())
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
