@@ -15,6 +15,7 @@ from antibody.reports import print_report, write_report
 from antibody.reports.grid.figures import frontier_figure, heat_map, ratio_figure
 from antibody.reports.grid.reading import read_grid
 from antibody.reports.grid.summary import flaws_by_method, frontier, lines_of, spread, worst_cases
+from antibody.reports.grid.tables import crossed
 
 
 def cell(
@@ -187,6 +188,24 @@ def test_figures_leave_out_what_was_not_measured(folder: Path) -> None:
     assert list(heat.data[0].z[2]) == [None, None, 61.0]
     assert ratio_figure([]) is None
     assert heat_map([]) is None
+
+
+def test_a_grid_at_a_glance(folder: Path) -> None:
+    """The longer goes down: here methods, of which B lacks cells."""
+    lines = [line for line in lines_of(read_grid(folder).cells) if line.setting.ratio is not None]
+    assert crossed(lines) == (
+        ["HS / FA", "mix 0%", "mix 20%"],
+        [
+            ["A, sst2", "4.0 / 80.0", "10.0 / 80.0"],
+            ["B, sst2", "20.0 / 90.0", "60.0 / 90.0 *"],
+            ["C|<b>, sst2", "", "61.0 / 79.0"],
+        ],
+    )
+    columns, rows = crossed([line for line in lines if line.setting.method == "A"]) or ([], [])
+    assert (columns, rows) == (["HS / FA", "A, sst2"], [["mix 0%", "4.0 / 80.0"], ["mix 20%", "10.0 / 80.0"]])
+    assert crossed(lines[:1]) is None
+    write_report(folder)
+    assert "| B, sst2 |  | 20.0 / 90.0 | 60.0 / 90.0 * |" in (folder / "report.md").read_text()
 
 
 def test_the_terminal_and_what_is_no_result(folder: Path) -> None:

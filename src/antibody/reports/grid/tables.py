@@ -110,6 +110,34 @@ def worst_cells(worst: Worst) -> list[str]:
     ]  # fmt: skip
 
 
+def crossed(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]] | None:
+    """One grid at a glance: every method under every setting, ``HS / FA``, with a * where cells have flaws. The longer
+    of the two goes down.
+
+    Returns:
+        The columns and the rows; None where there is one setting alone.
+    """
+    found = {(_name(line), line.setting.what): _both(line) for line in lines}
+    names, settings = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
+    if len(settings) < 2:
+        return None
+    if len(settings) <= len(names):
+        return ["HS / FA", *settings], [[name, *(found.get((name, what), "") for what in settings)] for name in names]
+    return ["HS / FA", *names], [[what, *(found.get((name, what), "") for name in names)] for what in settings]
+
+
+def _name(line: Line) -> str:
+    return f"{line.setting.method}, {line.setting.task}"
+
+
+def _both(line: Line) -> str:
+    found = (line.figure("harmful_score"), line.figure("task_accuracy"))
+    if found == (None, None):
+        return ""
+    values = " / ".join("" if spread is None else f"{spread.mean:.1f}" for spread in found)
+    return values if line.flaws.whole else f"{values} *"
+
+
 def shown(spread: Spread | None) -> str:
     """``12.3 (8–17)``, or the mean alone where there is no interval."""
     if spread is None:

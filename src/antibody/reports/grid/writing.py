@@ -18,6 +18,7 @@ ABOUT = (
     "Every method aligned the same model, then trained on the same uploads, and answered the same prompts, which the "
     "same judge read. This page is made from results.json."
 )
+CROSSED = "Harmful score / accuracy, mean over seeds; * where cells are missing or hardly readable"
 DRAWN = {
     "frontier": "HS against FA: the mean over the grid, the bar up to the worst case of its sweep. The dotted line "
     "joins the methods that none beats in both. Hollow: cells are missing or hardly readable, so it is not compared.",
@@ -114,6 +115,9 @@ def _section(grid: str, lines: list[Line], worst: list[Worst]) -> Section:
     if cases:
         rows = [tables.worst_cells(each) for each in cases]
         body += markup.table("Mean and worst case", tables.WORST_COLUMNS, rows, text=TEXT)
+    at_a_glance = tables.crossed(own)
+    if at_a_glance is not None:
+        body += markup.table(CROSSED, *at_a_glance, text=at_a_glance[0][:1])
     rows = [tables.line_cells(line) for line in own]
     body += markup.folded(
         "Every setting", markup.table("Mean over seeds and interval", tables.COLUMNS, rows, text=TEXT)
@@ -155,8 +159,11 @@ def _markdown(results: GridResults, lines: list[Line], worst: list[Worst]) -> st
         cases = [tables.worst_cells(each) for each in worst if each.grid == grid]
         if cases:
             parts.append(tables.markdown(tables.WORST_COLUMNS, cases))
-        rows = [tables.line_cells(line) for line in lines if line.setting.grid == grid]
-        parts.append(tables.markdown(tables.COLUMNS, rows))
+        own = [line for line in lines if line.setting.grid == grid]
+        at_a_glance = tables.crossed(own)
+        if at_a_glance is not None:
+            parts.append(tables.markdown(*at_a_glance))
+        parts.append(tables.markdown(tables.COLUMNS, [tables.line_cells(line) for line in own]))
     failed = dict.fromkeys(cell.error for cell in results.cells if cell.status == "failed")
     if failed:
         parts += ["## Cells that failed", "\n".join(f"- {escape(error)}" for error in failed)]
