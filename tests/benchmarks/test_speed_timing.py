@@ -46,8 +46,7 @@ def test_one_round_is_timed_even_without_time() -> None:
     assert race("ab", rounds=3, seconds=0.0)[0] == "AB|ab"
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("contender", CONTENDERS)
+@pytest.mark.parametrize(("stage", "contender"), [(stage, name) for stage in STAGES for name in CONTENDERS[stage]])
 def test_laps_are_the_steps_that_train_makes(
     stage: Any, contender: Any, tiny_model_folder: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The four contenders, each a `transformers` trainer over the same tokens in the same order.
+"""The contenders, each a `transformers` trainer over the same tokens in the same order.
 
 hf_trainer and trl are undefended: in the alignment stage they train on ``D_align`` alone.
 """
@@ -25,6 +25,7 @@ from antibody.data.preparation import prepare
 from antibody.models.base import BaseModel
 from antibody.models.lora import LoraSettings, new_adapter
 from antibody.models.run import is_run, load_model
+from antibody.screening.screen import Judged
 from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
 from antibody.training.finetuning_trainer import AntibodyTrainer
@@ -32,10 +33,14 @@ from antibody.training.presets import Preset, preset_for
 from antibody.training.row_stream import RowStream
 
 Stage = Literal["finetune", "align"]
-Contender = Literal["hf_trainer", "trl", "textbook", "antibody"]
+Contender = Literal["hf_trainer", "trl", "textbook", "antibody", "antibody_gate"]
 
 STAGES: tuple[Stage, ...] = ("finetune", "align")
-CONTENDERS: tuple[Contender, ...] = ("hf_trainer", "trl", "textbook", "antibody")
+# `antibody` is the published method, as the textbook's is; `antibody_gate` the default, whose anchors share every step.
+CONTENDERS: dict[Stage, tuple[Contender, ...]] = {
+    "finetune": ("hf_trainer", "trl", "textbook", "antibody", "antibody_gate"),
+    "align": ("hf_trainer", "trl", "textbook", "antibody"),
+}
 
 
 @dataclass(frozen=True)
@@ -153,8 +158,11 @@ def build(case: Case, loaded: BaseModel, rows: Rows, *, steps: int, output: Path
         options |= {"max_length": settings.max_length, "micro_batch_size": case.micro_batch_size}
         given = {"train_dataset": rows.rows, "processing_class": tokenizer}
         if case.stage == "finetune":
-            # The published method, as the textbook's is: a gate adds its anchors' rows and one look at the upload.
-            trainer = AntibodyTrainer(model, AntibodyConfig(**options, gate="off"), **given)
+            gate = "anchor" if case.contender == "antibody_gate" else "off"
+            trainer = AntibodyTrainer(model, AntibodyConfig(**options, gate=gate), **given)
+            if gate == "anchor":
+                # The one look at the upload is no part of a step. It found nothing to withhold.
+                trainer.audit.screened = Judged([0.0] * len(rows.rows), [1.0] * len(rows.rows))
         else:
             given["harmful_dataset"] = rows.harmful_dataset
             trainer = AntibodyAlignmentTrainer(model, AntibodyAlignmentConfig(**options), **given)

@@ -18,7 +18,7 @@ import torch
 
 from antibody.benchmarks.speed.contenders import CONTENDERS, STAGES, Case, build, load, rows_of
 from antibody.benchmarks.speed.end_to_end import end_to_end
-from antibody.benchmarks.speed.floor import matmul_rate, step_flops, weights_of
+from antibody.benchmarks.speed.floor import Weights, matmul_rate, step_flops, weights_of
 from antibody.benchmarks.speed.memory import Memory, measure
 from antibody.benchmarks.speed.settings import SpeedSettings
 from antibody.benchmarks.speed.tables import markdown
@@ -49,6 +49,7 @@ class Size:
 # Chosen so that two cores without bfloat16 finish in three minutes.
 QUICK = Size(batch_size=2, rounds=3, seconds=30, kinds=("short",))
 
+OURS = {"antibody", "antibody_gate"}
 BATCH_SIZES = (4, 8, 16, 32)
 MICRO_BATCH_SIZE = 4
 LENGTHS = ("words=20", "words=40", "words=80", "words=160")
@@ -112,8 +113,8 @@ def speed(settings: SpeedSettings, size: Size | None = None) -> dict[str, Any]:
 def _contenders(stage: Any, kind: str, size: Size, settings: SpeedSettings) -> list[Case]:
     ours = settings.micro_batch_size
     return [
-        Case(stage, kind, name, size.batch_size, ours if name == "antibody" else None, settings.lora_r)
-        for name in CONTENDERS
+        Case(stage, kind, name, size.batch_size, ours if name in OURS else None, settings.lora_r)
+        for name in CONTENDERS[stage]
     ]
 
 
@@ -170,7 +171,7 @@ def _race(
         )
         weights = [weights_of(trainer.model) for trainer in trainers]
     entries = []
-    for case, seconds, weight in zip(group, laps, weights, strict=True):
+    for case, seconds, weight, trainer in zip(group, laps, weights, trainers, strict=True):
         data = rows[case]
         pieces = [
             slice(start, start + case.batch_size)
@@ -183,13 +184,21 @@ def _race(
                 weight,
                 all_rows[piece],
                 data.harmful[piece] if data.harmful is not None else None,
-                defended=case.contender in {"textbook", "antibody"},
+                defended=case.contender in {"textbook", *OURS},
             )
             for piece in pieces
         ]
+        if case.contender == "antibody_gate":
+            flops = [of + _anchor_flops(weight, trainer, step) for step, of in enumerate(flops, start=1)]
         tokens = [sum(len(row["prompt_ids"]) + len(row["response_ids"]) for row in all_rows[piece]) for piece in pieces]
         entries.append(_entry(case, seconds, median(tokens), median(flops), median(rates), weight, memory.get(case)))
     return entries
+
+
+def _anchor_flops(weights: Weights, trainer: Any, step: int) -> float:
+    """Of plain cross-entropy on a step's anchors."""
+    size = trainer.args.anchor_rows
+    return step_flops(weights, trainer.anchors.batch(step * size, size), None, defended=False)
 
 
 def _entry(
@@ -229,7 +238,7 @@ def _compared(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     return [
         case
-        | {f"seconds_over_{other}": over(case, other, "seconds") for other in CONTENDERS}
+        | {f"seconds_over_{other}": over(case, other, "seconds") for other in CONTENDERS[case["stage"]]}
         | {"peak_over_trl": over(case, "trl", "peak_mb")}
         for case in cases
     ]
