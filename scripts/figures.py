@@ -4,6 +4,7 @@ pip install kaleido
 python scripts/figures.py runs/laptop docs/figures
 """
 
+import re
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def main() -> None:
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     for name, figure in grid_figures(given.comparison).items():
-        file = given.folder / f"{given.comparison.name}-{name.replace(' ', '-')}.svg"
+        file = given.folder / re.sub(r"[^\w.]+", "-", f"{given.comparison.resolve().name}-{name}.svg")
         figure.write_image(file, width=880)
         print(file)
 

@@ -26,7 +26,7 @@ def compare(
 ) -> None:
     """Compare defences: alignments x fine-tunings x attacks x poison ratios x tasks x seeds. Begun again, it goes on.
 
-    Processes that are given the same output share the work: start one a core or a GPU.
+    Processes of one machine that are given the same output share the work: start one a core or a GPU.
 
     Args:
         config: The YAML file, see docs/compare.md.

@@ -17,8 +17,9 @@ FLAGS = [
     "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom",
 ]  # fmt: skip
 # The colour after every rule of the page, which an attribute does not tell.
-AS_SHOWN = """<script>addEventListener("load", () => document.querySelectorAll(".heatmap-label text").forEach(
-  (text) => text.setAttribute("data-shown", getComputedStyle(text).fill)))</script>"""
+AS_SHOWN = """<script>addEventListener("load", () =>
+  document.querySelectorAll(".heatmap-label text, .textpoint text").forEach(
+    (text) => text.setAttribute("data-shown", getComputedStyle(text).fill)))</script>"""
 DRAWN = 'class="main-svg"'
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no browser: apt-get install chromium")
@@ -39,10 +40,20 @@ def figures(document: str) -> list[str]:
     return document.split("<figure>")[1:]
 
 
+def shown(figure: str) -> list[tuple[str, str]]:
+    """Colours and numbers."""
+    return re.findall(r'data-shown="([^"]*)"[^>]*>(?:<[^>]*>)*([0-9]+)', figure)
+
+
 def test_every_figure_of_a_run_is_drawn(demo: Path, tmp_path: Path) -> None:
-    drawn = figures(opened(write_report(demo), tmp_path / "profile"))
+    page = write_report(demo)
+    with page.open("a") as file:
+        file.write(AS_SHOWN)
+    drawn = figures(opened(page, tmp_path / "profile"))
     assert len(drawn) == 4
     assert all(DRAWN in figure for figure in drawn)
+    # The numbers on the points.
+    assert {colour for colour, _ in shown(drawn[0])} == {"rgb(255, 255, 255)"}
 
 
 def test_the_numbers_of_a_heat_map_can_be_read(tmp_path: Path) -> None:
@@ -53,4 +64,4 @@ def test_the_numbers_of_a_heat_map_can_be_read(tmp_path: Path) -> None:
     drawn = figures(opened(page, tmp_path / "profile"))
     assert len(drawn) == 3
     assert all(DRAWN in figure for figure in drawn)
-    assert ("rgb(255, 255, 255)", "4") in re.findall(r'data-shown="([^"]*)"[^>]*>(?:<[^>]*>)*([0-9]+)', drawn[1])
+    assert ("rgb(255, 255, 255)", "4") in shown(drawn[1])

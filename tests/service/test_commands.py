@@ -1,6 +1,5 @@
 """`antibody keys` and `antibody review`: which service they mean, that they make none, and what they say."""
 
-import io
 import json
 import sys
 from contextlib import closing
@@ -8,18 +7,13 @@ from pathlib import Path
 
 import pytest
 from service.test_jobs import new_job, set_status
-from sqlalchemy import select
 
 from antibody.cli import run
 from antibody.service.jobs.events import tell
-from antibody.service.jobs.results import JUDGEMENT
 from antibody.service.settings import StoreSettings
 from antibody.service.storage.database import Database
-from antibody.service.storage.files import add_file
 from antibody.service.storage.place import place_of
 from antibody.service.storage.store import Place, open_store
-from antibody.service.storage.tables import Job
-from antibody.service.wire.files import RESULTS
 
 
 @pytest.fixture(autouse=True)
@@ -110,29 +104,28 @@ def test_no_password_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "secret" not in capsys.readouterr().err
 
 
-def test_a_judgement_is_shown_without_text(
+def test_a_judgement_is_shown_without_what_the_user_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = open_store(Place(tmp_path, f"sqlite:///{tmp_path}/service.sqlite", str(tmp_path / "blobs")))
+    place = Place(tmp_path, f"sqlite:///{tmp_path}/service.sqlite", str(tmp_path / "blobs"))
+    store = open_store(place)
     job = new_job(store)
-    rows = [
-        {"line": 2, "id": "a", "suppressed": True, "suppressed_by": "gate", "gate_benign_probability": 0.013},
-        {"line": 3, "id": "b", "suppressed": False, "suppressed_by": None, "gate_benign_probability": 0.99},
-        # As under a policy that keeps scores to itself.
-        {"line": 5, "id": "c", "suppressed": True, "suppressed_by": "gate"},
-    ]
-    stored = store.blobs.store(io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode()))
-    with store.database.writing() as session:
-        project = session.scalars(select(Job.project_id).where(Job.id == job)).one()
-        add_file(session, project, stored, filename=f"{job}-{JUDGEMENT}", purpose=RESULTS)
     store.database.close()
+    shown = {"line": 2, "id": "\x1b[2J", "withheld": True, "benign_probability": 0.013, "weight_mean": 0.0}
+    kept = {"line": 3, "id": "b", "withheld": False, "benign_probability": 0.99, "weight_mean": None}
     monkeypatch.setenv("ANTIBODY_FOLDER", str(tmp_path))
-    assert run(["review", "show", job]) == 0
-    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert shown[1:] == [["2", "a", "1.3%"], ["5", "c"]]
-    assert run(["review", "show", job, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"job": job, "rows": rows}
-    assert run(["review", "show", "ftjob-x"]) == 2
+    assert run(["review", "show", job]) == 2
+    assert "Nothing is known of the rows" in capsys.readouterr().err
+    # Of a job that failed long ago the file alone is kept, without the run.
+    for folder in (place.runs / job / "run", place.runs / job):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "audit.jsonl").write_text("".join(json.dumps(row | {"weights": []}) + "\n" for row in (shown, kept)))
+        assert run(["review", "show", job]) == 0
+        assert [line.split() for line in capsys.readouterr().out.splitlines()][1:] == [["2", "1.3%"]]
+        assert run(["review", "show", job, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"job": job, "rows": [shown, kept]}
+        (folder / "audit.jsonl").unlink()
+    assert run(["review", "show", "../x"]) == 2
 
 
 def test_what_is_listed_is_whole_however_narrow_the_terminal(

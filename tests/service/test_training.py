@@ -1,5 +1,6 @@
 """A worker's training of one job, in this process: what the policy does to it, and what a database that fails does."""
 
+import json
 import math
 import os
 import threading
@@ -24,7 +25,7 @@ from antibody.service.jobs.worker import _attempt, _give_back
 from antibody.service.policy import Policy
 from antibody.service.storage.blobs import BlobStore
 from antibody.service.storage.store import Store
-from antibody.service.storage.tables import Checkpoint, Event, Job, Model
+from antibody.service.storage.tables import Checkpoint, Event, File, Job, Model
 
 # Longer than any test: nothing renews it here.
 LEASE = 3000
@@ -54,6 +55,11 @@ def events(store: Store, job: str) -> list[Event]:
         return list(session.scalars(select(Event).where(Event.job_id == job).order_by(Event.number)))
 
 
+def of_file(store: Store, file_id: str) -> str:
+    with store.database.reading() as session:
+        return session.scalars(select(File.sha256).where(File.id == file_id)).one()
+
+
 def moderation(store: Store, job: str) -> dict[str, Any]:
     return next(event.data for event in events(store, job) if event.type == "moderation_checks")
 
@@ -69,9 +75,9 @@ def test_mostly_suppressed_uploads_are_held_until_the_provider_approves(
     assert (judged["action"], judged["blocked"], judged["withheld"]) == ("hold", True, 10)
     assert judged["lines"] == list(range(1, 11))
     assert [each.job for each in held_jobs(sqlite_store.database)] == [queued]
-    rows = judgement(sqlite_store.database, sqlite_store.blobs, queued)
-    assert [(row["line"], row["suppressed_by"], row["mean_weight"]) for row in rows] == [
-        (line, "gate", 0.0) for line in range(1, 11)
+    rows = judgement(sqlite_store.database, sqlite_store.place.runs, queued)
+    assert [(row["line"], row["withheld"], row["weight_mean"]) for row in rows] == [
+        (line, True, 0.0) for line in range(1, 11)
     ]
     [judged_file] = job.result_files
     assert claim(sqlite_store.database, "other", ["queued", "running"], 100) is None
@@ -106,7 +112,8 @@ def test_mostly_suppressed_uploads_are_refused(sqlite_store: Store, queued: str,
     assert (job.status, job.error["code"] if job.error else None) == ("failed", "mostly_suppressed")
     assert moderation(sqlite_store, queued)["action"] == "refuse"
     assert len(job.result_files) == 1
-    assert len(judgement(sqlite_store.database, sqlite_store.blobs, queued)) == 10
+    judged = b"".join(sqlite_store.blobs.pieces(of_file(sqlite_store, job.result_files[0]))).splitlines()
+    assert [json.loads(line)["suppressed_by"] for line in judged] == ["gate"] * 10
     assert not (sqlite_store.place.runs / queued / "run" / "adapter").exists()
     assert not (sqlite_store.place.runs / queued / "training.jsonl").exists()
 

@@ -104,7 +104,7 @@ def list_held(store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Js
 
 @review.command
 def show(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, json: Json = False) -> None:
-    """Show which rows of a held or refused job are judged harmful, by their lines and without their text.
+    """Show which rows of a job are judged harmful, by their lines in the training file and without their text.
 
     Args:
         job: Its id.
@@ -113,19 +113,16 @@ def show(job: str, store: Annotated[StoreSettings, Flat] = DEFAULT_STORE, *, jso
     """
     with _extra():
         from antibody.service.jobs.review import judgement
-        from antibody.service.storage.blobs import BlobStore
         from antibody.service.storage.place import place_of
 
-    place = place_of(store)
     with _database(store) as database:
-        rows = judgement(database, BlobStore(place.blobs, place.folder / "spool"), job)
+        rows = judgement(database, place_of(store).runs, job)
     if json:
         print(to_json({"job": job, "rows": rows}))
         return
-    # A policy may keep scores to itself.
-    judged = ((row, row.get("gate_benign_probability")) for row in rows if row["suppressed"])
-    shown = ((str(row["line"]), row["id"], "" if benign is None else f"{100 * benign:.1f}%") for row, benign in judged)
-    _print_table(("Line", "Id", "Benign, probably"), shown)
+    # No ids: they are the user's, who may have written anything there.
+    withheld = ((str(row["line"]), f"{100 * row['benign_probability']:.1f}%") for row in rows if row["withheld"])
+    _print_table(("Line", "Benign, probably"), withheld)
 
 
 @review.command

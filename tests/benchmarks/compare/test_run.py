@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 
 from antibody.benchmarks.compare import alignment, answers, finetuning, run
+from antibody.benchmarks.compare.alignment import TakenError
 from antibody.benchmarks.compare.estimate import dry_run
 from antibody.benchmarks.compare.folder import Folder
-from antibody.benchmarks.compare.run import compare, open_comparison
+from antibody.benchmarks.compare.plan import Cell, Model
+from antibody.benchmarks.compare.run import Opened, compare, open_comparison
 from antibody.errors import TrainingError, UsageError
 from antibody.evaluation.pairwise import PAIRWISE_JUDGES, Preference
 from antibody.files import write_json
@@ -164,27 +167,76 @@ def test_what_another_process_is_at_is_left_to_it(
 ) -> None:
     """The rest comes first; what is let go of without a result is taken over."""
     seen: list[str] = []
-    monkeypatch.setattr(run, "_measure", lambda model, *_, **__: seen.append(model.key))
+
+    def measured(model: Model, cells: Sequence[Cell], opened: Opened, *_: Any, **__: Any) -> None:
+        if model.origin in taken_at_once:
+            raise TakenError
+        seen.append(model.key)
+        for cell in cells:
+            write_json(opened.folder.cell(cell.key), {"error": {"message": "none"}})
+
+    monkeypatch.setattr(run, "_measure", measured)
     monkeypatch.setattr(run, "PAUSE", 0.02)
     opened = open_comparison(written(tiny), tmp_path / "out", None)
     opened.folder.claim("")
     models = list(opened.plan.models.values())
-    # The aligned model of the second method's cells is being made.
-    alignment = models[2].aligned[-1].key
-    assert [model.aligned[-1].key for model in models].count(alignment) == 2
+    taken_at_once = {models[2].origin}
+    assert [model.origin for model in models].count(models[2].origin) == 2
     with ThreadPoolExecutor() as pool, opened.folder.held(models[0].key):
+        # Both alignments begin with that stage.
         with opened.folder.held(models[0].aligned[0].key):
             other = pool.submit(compare, written(tiny), tmp_path / "out")
             time.sleep(0.3)
-            # Both alignments begin with that stage.
-            assert seen == [] and not other.done(), other.exception()
+            assert seen == []
+        while len(seen) < 1 and not other.done():
+            time.sleep(0.01)
+        taken_at_once.clear()
         while len(seen) < 3 and not other.done():
             time.sleep(0.01)
         assert seen == [model.key for model in models[1:]]
         assert not other.done()
-    with pytest.raises(TrainingError, match="cells failed"):
+    with pytest.raises(TrainingError, match="4 of 4 cells failed"):
         other.result()
     assert seen[3:] == [models[0].key]
+
+
+def test_a_failed_alignment_is_tried_once_by_all_that_need_it(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def failing(settings: Any) -> None:
+        tried.append(settings.method)
+        raise TrainingError("It diverged.", hint="Align slower.", code="diverged")
+
+    monkeypatch.setattr(alignment, "align", failing)
+    for times in (1, 2):
+        with pytest.raises(TrainingError, match=r"4 of 4 cells failed.*It diverged"):
+            compare(written(tiny), tmp_path / "out")
+        assert tried == ["sft"] * times
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [cell["error"]["code"] for cell in results["cells"]] == ["diverged", *["alignment_failed"] * 3]
+    # What another process has just failed at is not tried by this one.
+    opened = open_comparison(written(tiny), tmp_path / "out", None)
+    monkeypatch.setattr(run, "open_comparison", lambda *_: opened)
+    for stage in opened.plan.stages.values():
+        write_json(opened.folder.stage_error(stage.key), {"error": {"message": "It failed there."}})
+    with pytest.raises(TrainingError, match=r"4 of 4 cells failed.*It failed there"):
+        compare(written(tiny), tmp_path / "out")
+    assert tried == ["sft"] * 2
+
+
+def test_processes_that_begin_at_once_do_not_take_each_other_for_strangers(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            folder, together = Folder(tmp_path / str(number)), threading.Barrier(8)
+
+            def claim(folder: Folder = folder, together: threading.Barrier = together) -> None:
+                together.wait()
+                folder.claim("model: tiny")
+
+            for begun in [pool.submit(claim) for _ in range(8)]:
+                begun.result()
 
 
 def test_two_processes_make_one_table_and_nothing_twice(tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from antibody.benchmarks.compare.folder import Folder
 from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Stage
 from antibody.benchmarks.compare.rows import Library
-from antibody.errors import UsageError
+from antibody.errors import TrainingError, UsageError
 from antibody.files import write_json
 from antibody.models.run import Run, is_run
 from antibody.screening.calibrate import calibrate
@@ -22,38 +22,60 @@ from antibody.training.stages import align
 Result = TypeVar("Result")
 
 
+class TakenError(Exception):
+    """Another process is making it."""
+
+
+def is_free(stages: Sequence[Stage], folder: Folder) -> bool:
+    """Whether no other process is at the first of these stages that is missing."""
+    for stage in stages:
+        if not Run(folder.aligned(stage.key)).complete:
+            with folder.held(stage.key) as ours:
+                return ours
+    return True
+
+
 def aligned_run(stages: Sequence[Stage], base: str, folder: Folder, library: Library) -> Path:
     """The run of the last stage, made or gone on with where it is missing.
 
     Raises:
+        TakenError: Another process is at one of the stages.
+        TrainingError: ``alignment_failed``, when one of them failed lately; its error is in the folder.
         AntibodyError: As `align`.
     """
     for stage in stages:
-        place = folder.aligned(stage.key)
-        if Run(place).complete:
+        if Run(folder.aligned(stage.key)).complete:
             continue
-        with folder.held(stage.key):
+        with folder.held(stage.key) as ours:
+            if not ours:
+                raise TakenError
             # Another process may have made it in the meantime.
-            if not Run(place).complete:
-                model = str(folder.aligned(stage.parent)) if stage.parent else base
-                started = time.perf_counter()
-                forget_peak()
-                if stage.calibrates:
-                    calibrate_copy(stage, Path(model), place, library)
-                else:
-                    _align(stage, model, place, library)
-                seconds = round(time.perf_counter() - started, 1)
-                write_json(folder.model(stage.key), {"seconds": seconds, "peak_gb": peak_gb()})
+            if not Run(folder.aligned(stage.key)).complete:
+                _make(stage, base, folder, library)
     return folder.aligned(stages[-1].key)
 
 
-def is_free(stages: Sequence[Stage], folder: Folder) -> bool:
-    """Whether no other process is making these stages' first missing one."""
-    for stage in stages:
-        if not Run(folder.aligned(stage.key)).complete:
-            with folder.held(stage.key, wait=False) as ours:
-                return ours
-    return True
+def _make(stage: Stage, base: str, folder: Folder, library: Library) -> None:
+    failed = folder.failed_lately(folder.stage_error(stage.key))
+    if failed is not None:
+        raise TrainingError(
+            f"The alignment it starts from failed: {failed['message']}",
+            hint="The method's first cell has the whole error.",
+            code="alignment_failed",
+        )
+    model = str(folder.aligned(stage.parent)) if stage.parent else base
+    started = time.perf_counter()
+    forget_peak()
+    try:
+        if stage.calibrates:
+            calibrate_copy(stage, Path(model), folder.aligned(stage.key), library)
+        else:
+            _align(stage, model, folder.aligned(stage.key), library)
+    except Exception as error:
+        write_json(folder.stage_error(stage.key), {"error": {"message": str(error)}})
+        raise
+    seconds = round(time.perf_counter() - started, 1)
+    write_json(folder.model(stage.key), {"seconds": seconds, "peak_gb": peak_gb()})
 
 
 def continued(place: Path, train: Callable[[], Result]) -> Result:

@@ -1,9 +1,10 @@
 """Where a comparison keeps its pieces. Every file appears whole or not at all."""
 
 import json
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ class Folder:
     ``aligned/KEY`` are runs, and stay. ``tuned/KEY`` are runs that are removed once their cells are measured. What is
     left of them is ``models/KEY.json`` (seconds, memory, rows withheld), ``answers/KEY.jsonl`` and ``cells/KEY.json``.
     Aligned ones have a ``models/KEY.json`` too (seconds, memory).
+
+    Attributes:
+        path: The directory.
+        begun_at: When this process opened it. What failed earlier is tried again, what failed since is not.
     """
 
     path: Path
+    begun_at: float = field(default_factory=time.time)
 
     def claim(self, config: str) -> None:
         """Makes the directory, or goes on with it.
@@ -32,7 +38,10 @@ class Folder:
         Raises:
             UsageError: It holds something else.
         """
-        claim_directory(self.path, ours=(self.path / CONFIG_FILE).exists(), resume=True, force=False)
+        names = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
+        # Or the file that another process is about to give this name.
+        ours = not names or any(name == CONFIG_FILE or name.startswith(f".{CONFIG_FILE}.") for name in names)
+        claim_directory(self.path, ours=ours, resume=True, force=False)
         write_text(self.path / CONFIG_FILE, config)
 
     @property
@@ -51,26 +60,38 @@ class Folder:
     def model(self, key: str) -> Path:
         return self.path / "models" / f"{key}.json"
 
+    def stage_error(self, key: str) -> Path:
+        return self.path / "models" / f"{key}.error.json"
+
     def cell(self, key: str) -> Path:
         return self.path / "cells" / f"{key}.json"
 
+    def is_settled(self, key: str) -> bool:
+        """Whether a cell is measured, or failed since this process began, in this or in another."""
+        return is_done(self, key) or self.failed_lately(self.cell(key)) is not None
+
+    def failed_lately(self, file: Path) -> dict[str, Any] | None:
+        """The error that was written into a file since this process began; None where there is none."""
+        found = read_json(file)
+        if found is None or "error" not in found or file.stat().st_mtime < self.begun_at:
+            return None
+        error: dict[str, Any] = found["error"]
+        return error
+
     @contextmanager
-    def held(self, key: str, *, wait: bool = True) -> Iterator[bool]:
-        """Only one process at a time; the system lets go of it when that process dies.
+    def held(self, key: str) -> Iterator[bool]:
+        """One process at a time; the system lets go of it when that process dies.
 
         Yields:
-            Whether it is held, which without waiting another process may prevent.
+            Whether it is held by this process. It is not where another holds it.
         """
         place = self.path / "locks" / key
         place.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(place)
+        with suppress(Timeout):
+            lock.acquire(blocking=False)
         try:
-            lock.acquire(blocking=wait)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
+            yield lock.is_locked
         finally:
             lock.release()
 

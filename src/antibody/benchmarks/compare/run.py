@@ -5,7 +5,8 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from antibody.benchmarks.compare.alignment import aligned_run, is_free
+from antibody.benchmarks.compare.alignment import TakenError, aligned_run, is_free
 from antibody.benchmarks.compare.answers import figures
 from antibody.benchmarks.compare.checking import read_config
 from antibody.benchmarks.compare.config import Comparison
@@ -94,18 +95,22 @@ def compare(config_file: Path, output: Path, *, data: Path | None = None, keep_r
     opened.folder.claim(config_file.read_text(encoding="utf-8"))
     folder, plan = opened.folder, opened.plan
     cells = list({cell.key: cell for model in plan.models.values() for cell in plan.cells_of(model)}.values())
-    failed: dict[str, str] = {}
-    started, before, total = time.time(), sum(is_done(folder, cell.key) for cell in cells), len(cells)
+    total, before = len(cells), sum(is_done(folder, cell.key) for cell in cells)
     console = Console(stderr=True)
+
+    def measured(model: Model) -> bool:
+        todo = [cell for cell in plan.cells_of(model) if not folder.is_settled(cell.key)]
+        if todo:
+            done = sum(is_done(folder, cell.key) for cell in cells)
+            left = (time.time() - folder.begun_at) / (done - before) * (total - done) if done > before else None
+            console.print(bar_line(done, total, left), escape(_label(todo)))
+            with suppress(TakenError):
+                _measure(model, todo, opened, judges, keep_runs=keep_runs)
+            _free_memory()
+        return all(folder.is_settled(cell.key) for cell in todo)
+
     try:
-        for model in _taken(plan, folder):
-            todo = [cell for cell in plan.cells_of(model) if not _is_settled(cell, folder, started)]
-            if todo:
-                done = sum(is_done(folder, cell.key) for cell in cells)
-                left = (time.time() - started) / (done - before) * (total - done) if done > before else None
-                console.print(bar_line(done, total, left), escape(_label(todo)))
-                _measure(model, todo, opened, judges, failed, keep_runs=keep_runs)
-                _free_memory()
+        _share(list(plan.models.values()), folder, measured)
     finally:
         # Also what an interrupted comparison has.
         results = write_results(opened)
@@ -142,24 +147,23 @@ def write_results(opened: Opened) -> dict[str, Any]:
     return results
 
 
-def _taken(plan: Plan, folder: Folder) -> Iterator[Model]:
-    """Each model once, held while it is used; first those that, with their alignment, no other process is at."""
-    left = list(plan.models.values())
+def _share(left: list[Model], folder: Folder, measured: Callable[[Model], bool]) -> None:
+    """Every model once, held meanwhile: the first of those that no other process holds, until none is left.
+
+    Args:
+        left: The models; emptied.
+        folder: With their locks.
+        measured: Measures a model and says whether that is done. It is not where another process has just begun its
+            alignment.
+    """
     while left:
         for model in left:
-            with folder.held(model.key, wait=False) as ours:
-                if ours and is_free(model.aligned, folder):
-                    yield model
+            with folder.held(model.key) as ours:
+                if ours and is_free(model.aligned, folder) and measured(model):
                     left.remove(model)
                     break
         else:
             time.sleep(PAUSE)
-
-
-def _is_settled(cell: Cell, folder: Folder, started: float) -> bool:
-    """Whether there is nothing to do: it is measured, or failed in another process that began when this one did."""
-    file = folder.cell(cell.key)
-    return file.exists() and (is_done(folder, cell.key) or file.stat().st_mtime > started)
 
 
 def _measure(
@@ -167,17 +171,20 @@ def _measure(
     cells: list[Cell],
     opened: Opened,
     judges: Mapping[str, Judge],
-    failed: dict[str, str],
     *,
     keep_runs: bool,
 ) -> None:
-    """Every cell of one model; a hole where one fails."""
+    """Every cell of one model; a hole where one fails.
+
+    Raises:
+        TakenError: Another process is at its alignment.
+    """
     folder = opened.folder
 
     @cache
     def load() -> BaseModel:
         evaluated = opened.config.evaluate
-        name = _made(model, opened, failed)
+        name = _made(model, opened)
         # What training took is written with the model; the cell's is what answering takes.
         _free_memory()
         forget_peak()
@@ -189,6 +196,8 @@ def _measure(
             with machine_failures():
                 found = figures(cell, load, judges, opened.config, folder, opened.library)
             write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb()})
+        except TakenError:
+            raise
         except MachineError as error:
             # Without a disk no hole can be marked either.
             if error.code != "out_of_memory":
@@ -208,22 +217,11 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _made(model: Model, opened: Opened, failed: dict[str, str]) -> str:
-    """The name or run of a model. An alignment that failed is not tried again by every cell that needs it."""
+def _made(model: Model, opened: Opened) -> str:
+    """The name or run of a model."""
     if not model.aligned:
         return opened.config.model
-    if model.origin in failed:
-        raise TrainingError(
-            f"The alignment it starts from failed: {failed[model.origin]}",
-            hint="The method's first cell has the whole error.",
-            code="alignment_failed",
-        )
-    try:
-        aligned = aligned_run(model.aligned, opened.config.model, opened.folder, opened.library)
-    except Exception as error:
-        # Its text alone: the error itself would keep the model it failed with in memory.
-        failed[model.origin] = str(error)
-        raise
+    aligned = aligned_run(model.aligned, opened.config.model, opened.folder, opened.library)
     if not model.finetune:
         return str(aligned)
     return str(tuned_run(model, aligned, opened.config, opened.folder, opened.library))

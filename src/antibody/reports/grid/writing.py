@@ -162,7 +162,7 @@ def _markdown(results: GridResults, lines: list[Line], worst: list[Worst]) -> st
         own = [line for line in lines if line.setting.grid == grid]
         at_a_glance = tables.crossed(own)
         if at_a_glance is not None:
-            parts.append(tables.markdown(*at_a_glance))
+            parts += [f"{CROSSED}:", tables.markdown(*at_a_glance)]
         parts.append(tables.markdown(tables.COLUMNS, [tables.line_cells(line) for line in own]))
     failed = dict.fromkeys(cell.error for cell in results.cells if cell.status == "failed")
     if failed:

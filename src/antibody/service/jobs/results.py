@@ -1,4 +1,4 @@
-"""The files that a finished job gives its user: the course of its training, and what became of each row."""
+"""The files that a job gives its user: the course of its training, and what became of each row."""
 
 import csv
 import io

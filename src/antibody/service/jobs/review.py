@@ -1,6 +1,7 @@
 """The provider's word on jobs that the policy holds."""
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import select, update
@@ -8,13 +9,14 @@ from sqlalchemy import select, update
 from antibody.errors import UsageError
 from antibody.service.jobs.events import tell
 from antibody.service.jobs.records import fail
-from antibody.service.jobs.results import JUDGEMENT
 from antibody.service.jobs.states import move
-from antibody.service.storage.blobs import BlobStore
 from antibody.service.storage.database import Database
-from antibody.service.storage.tables import Event, File, Job, Project
-from antibody.service.wire.files import RESULTS
+from antibody.service.storage.runs import AUDIT
+from antibody.service.storage.tables import Event, Job, Project
 from antibody.service.wire.jobs import JobError
+
+# Of each row, without its text.
+JUDGED = ("line", "id", "withheld", "benign_probability", "weight_mean")
 
 
 class Held(NamedTuple):
@@ -45,23 +47,29 @@ def held_jobs(database: Database) -> list[Held]:
         return [Held(*row) for row in session.execute(query)]
 
 
-def judgement(database: Database, blobs: BlobStore, job: str) -> list[dict[str, Any]]:
-    """What the gate thought of each row of a job that was held or refused, as in the file that its user can read.
+def judgement(database: Database, runs: Path, job: str) -> list[dict[str, Any]]:
+    """What the defence thought of each row of a job, in the provider's own words: its policy may tell users less.
+
+    Args:
+        database: With the jobs.
+        runs: Where their directories are.
+        job: Its id.
 
     Raises:
-        UsageError: There is no such file.
+        UsageError: There is no such job, or nothing is known of its rows.
     """
-    query = select(File.sha256).where(File.filename == f"{job}-{JUDGEMENT}", File.purpose == RESULTS)
     with database.reading() as session:
-        sha256 = session.scalar(query)
-    if sha256 is None:
+        known = session.scalar(select(Job.id).where(Job.id == job)) is not None
+    # Of a job that failed long ago the audit alone is kept.
+    files = [file for file in (runs / job / "run" / AUDIT, runs / job / AUDIT) if known and file.exists()]
+    if not files:
         raise UsageError(
-            f"There is no judgement of a job {job[:60]!r}.",
-            hint="Jobs that were held or refused have one, until their user deletes it. `antibody review list` shows "
-            "those that are held.",
+            f"Nothing is known of the rows of a job {job[:60]!r}.",
+            hint="They are judged when its training begins. `antibody review list` shows the jobs that are held.",
             code="no_judgement",
         )
-    return [json.loads(line) for line in b"".join(blobs.pieces(sha256)).splitlines()]
+    with files[0].open(encoding="utf-8") as lines:
+        return [{name: row[name] for name in JUDGED} for row in map(json.loads, lines)]
 
 
 def approve_job(database: Database, job: str) -> None:

@@ -92,7 +92,9 @@ def train(store: Store, order: Order, job: Job) -> None:
 
 
 def _keep_judgement(store: Store, order: Order, job: Job, begun: Begun) -> None:
-    """Gives an upload that is held or refused the file that says of each row why."""
+    """Gives an upload that is held or refused the file that says of each row why, unless an earlier attempt did."""
+    if job.result_files:
+        return
     stored = store.blobs.store(io.BytesIO(audit_jsonl(begun.settings.output, begun.defence)))
     with writing_if_held(store.database, order.worker, job.id) as session:
         file = add_file(session, job.project_id, stored, filename=f"{job.id}-{JUDGEMENT}", purpose=RESULTS)

@@ -28,6 +28,7 @@ from antibody.service.policy import Defence
 from antibody.service.storage.database import Database
 from antibody.service.storage.tables import Checkpoint, Job
 from antibody.service.wire.jobs import CheckpointMetrics
+from antibody.training.agreement import agreed
 
 # Lines that an event names; the file of judgements names all.
 MOST_LINES = 100
@@ -167,8 +168,12 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             )
         )
         self._flush()
-        if action in ("hold", "refuse") and self.trainer.is_world_process_zero():
-            write_jsonl(self.watched.audit, self.trainer.audit.report(self.upload.records, threshold=defence.threshold))
+        if action in ("hold", "refuse"):
+            # Nobody ends the training before it is written.
+            with agreed("cpu" if self.trainer.args.use_cpu else "auto"):
+                if self.trainer.is_world_process_zero():
+                    judged = self.trainer.audit.report(self.upload.records, threshold=defence.threshold)
+                    write_jsonl(self.watched.audit, judged)
         if action == "hold":
             raise HeldError
         if action == "refuse":

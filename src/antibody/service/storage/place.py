@@ -26,7 +26,7 @@ def place_of(settings: StoreSettings) -> Place:
     folder = (settings.folder or Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)).resolve()
     database = settings.database or os.environ.get(DATABASE_VARIABLE) or _in(folder)
     blobs = settings.blobs or os.environ.get(BLOBS_VARIABLE) or str(folder / "blobs")
-    if database.startswith(SQLITE):
+    if database.startswith(SQLITE) and not database.endswith(":memory:"):
         database = SQLITE + str(Path(database.removeprefix(SQLITE)).resolve())
     return Place(folder, database, blobs if "://" in blobs else str(Path(blobs).resolve()))
 
