@@ -6,7 +6,6 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -104,10 +103,12 @@ def compare(config_file: Path, output: Path, *, data: Path | None = None, keep_r
             done = sum(is_done(folder, cell.key) for cell in cells)
             left = (time.time() - folder.begun_at) / (done - before) * (total - done) if done > before else None
             console.print(bar_line(done, total, left), escape(_label(todo)))
-            with suppress(TakenError):
+            try:
                 _measure(model, todo, opened, judges, keep_runs=keep_runs)
+            except TakenError:
+                return False
             _free_memory()
-        return all(folder.is_settled(cell.key) for cell in todo)
+        return True
 
     try:
         _share(list(plan.models.values()), folder, measured)
