@@ -59,7 +59,11 @@ def grid_figures(path: Path) -> dict[str, go.Figure]:
     """
     lines = lines_of(read_grid(path).cells)
     worst = worst_cases(lines)
-    return {f"{grid} {name}": drawn for grid in _grids(lines) for name, drawn in _drawings(grid, lines, worst).items()}
+    return {
+        f"{grid} {name}": drawn
+        for grid in _grids(lines)
+        for name, drawn in _drawings(*_of_grid(grid, lines, worst)).items()
+    }
 
 
 def print_grid(path: Path, console: Console) -> None:
@@ -107,10 +111,9 @@ def _result(results: GridResults, worst: list[Worst]) -> str:
 
 
 def _section(grid: str, lines: list[Line], worst: list[Worst]) -> Section:
-    own = [line for line in lines if line.setting.grid == grid]
-    cases = [each for each in worst if each.grid == grid]
+    own, cases = _of_grid(grid, lines, worst)
     anchor = f"grid-{_grids(lines).index(grid)}"
-    drawings = _drawings(grid, lines, worst)
+    drawings = _drawings(own, cases)
     body = "".join(markup.figure(drawn, f"{anchor}-{name}", DRAWN[name]) for name, drawn in drawings.items())
     if cases:
         rows = [tables.worst_cells(each) for each in cases]
@@ -125,13 +128,16 @@ def _section(grid: str, lines: list[Line], worst: list[Worst]) -> Section:
     return Section(anchor, grid, body)
 
 
-def _drawings(grid: str, lines: list[Line], worst: list[Worst]) -> dict[str, go.Figure]:
-    own = [line for line in lines if line.setting.grid == grid]
-    cases = [each for each in worst if each.grid == grid]
+def _of_grid(grid: str, lines: list[Line], worst: list[Worst]) -> tuple[list[Line], list[Worst]]:
+    return [line for line in lines if line.setting.grid == grid], [each for each in worst if each.grid == grid]
+
+
+def _drawings(lines: list[Line], worst: list[Worst]) -> dict[str, go.Figure]:
+    """Of one grid."""
     drawings = {
-        "frontier": figures.frontier_figure(cases, flaws_by_method(own)),
-        "heat": figures.heat_map(own),
-        "ratio": figures.ratio_figure(own),
+        "frontier": figures.frontier_figure(worst, flaws_by_method(lines)),
+        "heat": figures.heat_map(lines),
+        "ratio": figures.ratio_figure(lines),
     }
     return {name: drawn for name, drawn in drawings.items() if drawn is not None}
 
@@ -156,10 +162,9 @@ def _markdown(results: GridResults, lines: list[Line], worst: list[Worst]) -> st
     parts = [f"# Comparison of defences on {results.model}", _result(results, worst)]
     for grid in _grids(lines):
         parts.append(f"## {grid}")
-        cases = [tables.worst_cells(each) for each in worst if each.grid == grid]
+        own, cases = _of_grid(grid, lines, worst)
         if cases:
-            parts.append(tables.markdown(tables.WORST_COLUMNS, cases))
-        own = [line for line in lines if line.setting.grid == grid]
+            parts.append(tables.markdown(tables.WORST_COLUMNS, [tables.worst_cells(each) for each in cases]))
         at_a_glance = tables.crossed(own)
         if at_a_glance is not None:
             parts += [f"{CROSSED}:", tables.markdown(*at_a_glance)]
