@@ -7,6 +7,7 @@ BUNDLED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Rule = Literal["cosine", "kkt", "constant"]
 Score = Literal["mean", "sum"]
+Average = Literal["row", "token"]
 Gate = Literal["off", "mask", "anchor"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

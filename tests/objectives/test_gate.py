@@ -4,12 +4,49 @@ import numpy as np
 import pytest
 import torch
 from objectives.test_weights import REFUSALS, ROWS, WEIGHT, derived
-from objectives.toy import ToyStep, mean_gradient, rows
+from objectives.toy import ToyStep, numeric_gradient, rows
 
 from antibody.objectives.gate import Calibration, among_upload, anchor_share
+from antibody.objectives.step import Reference
 from antibody.objectives.weights import AntibodyWeights
 
 ANCHORS = rows(5, seed=9)
+
+
+# The aligned model, and how many of its five likeliest tokens the anchors' references keep.
+ALIGNED, KEPT = WEIGHT + np.random.default_rng(11).normal(size=WEIGHT.shape), 3
+
+
+def expected(weight: np.ndarray, features: list[float]) -> np.ndarray:
+    """p over the tokens, which is the same at every position of a response."""
+    logits = weight @ np.array(features)
+    return np.asarray(np.exp(logits) / np.exp(logits).sum())
+
+
+def references() -> list[Reference]:
+    found = []
+    for features, response in ANCHORS:
+        p = expected(ALIGNED, features)
+        order = np.argsort(-p)[:KEPT]
+        found.append(
+            Reference(
+                torch.tensor(np.tile(order, (len(response), 1))),
+                torch.tensor(np.log(p[order])).expand(len(response), -1),
+            )
+        )
+    return found
+
+
+def drift(weight: np.ndarray) -> float:
+    """The mean over the anchors of D_j, which is a mean of one and the same over the response."""
+    divergences = []
+    for features, _ in ANCHORS:
+        p, q = expected(ALIGNED, features), expected(weight, features)
+        order = np.argsort(-p)
+        p, q = p[order], q[order]
+        p, q = (np.append(each[:KEPT], each[KEPT:].sum()) for each in (p, q))
+        divergences.append((p * np.log(p / q)).sum())
+    return float(np.mean(divergences))
 
 
 def step(kept: int, withheld: int, size: int = 100) -> ToyStep:
@@ -60,15 +97,29 @@ def test_anchors_get_what_is_withheld_and_never_less_than_the_floor(
 def test_direction_equals_the_derivation_however_the_batch_is_split(
     kept: int, withheld: int, phi: float, size: int
 ) -> None:
-    """δ = (1 − φ) g_user + φ g_anchor, φ = max(φ_0, 1 − kept / rows)."""
-    user, loss = derived("mean", 0.7, data=ROWS[:kept])
-    expected = (1 - phi) * user + phi * mean_gradient(WEIGHT, ANCHORS)
+    """δ = (1 − φ) g_user + φ κ g_anchor, φ = max(φ_0, 1 − kept / rows)."""
+    user, loss = derived("mean", 0.7, "row", data=ROWS[:kept])
+    [anchor] = numeric_gradient(lambda weights: drift(weights[0]), [WEIGHT])
     toy = step(kept, withheld, size)
-    result = AntibodyWeights(score="mean", tau=0.7, anchor_floor=0.3)(toy)
-    np.testing.assert_allclose(toy.direction, expected, atol=1e-8, rtol=0)
+    objective = AntibodyWeights(score="mean", tau=0.7, anchor_floor=0.3, anchor_scale=4.0)
+    objective.references = references()
+    result = objective(toy)
+    np.testing.assert_allclose(toy.direction, (1 - phi) * user + phi * 4.0 * anchor, atol=1e-7, rtol=0)
+    assert result.metrics["anchor_drift"] == pytest.approx(drift(WEIGHT))
     assert result.loss == pytest.approx(loss)
     assert result.metrics["anchor_share"] == pytest.approx(phi)
     assert result.metrics["rows_withheld"] == withheld
+
+
+def test_anchors_are_silent_where_nothing_has_drifted_and_come_through_a_checkpoint() -> None:
+    objective = AntibodyWeights(score="mean", tau=1.0, anchor_floor=0.3)
+    objective.references = references()
+    resumed = AntibodyWeights(score="mean", tau=1.0, anchor_floor=0.3)
+    resumed.load_state_dict(objective.state_dict())
+    toy = ToyStep(ALIGNED, {"rows": ROWS, "refusals": REFUSALS, "anchors": ANCHORS})
+    result = resumed(toy)
+    assert result.metrics["anchor_drift"] == pytest.approx(0.0, abs=1e-12)
+    np.testing.assert_allclose(toy.direction, 0.7 * derived("mean", 1.0, "row", ALIGNED)[0], atol=1e-9)
 
 
 @pytest.mark.parametrize("floor", [None, 0.3])

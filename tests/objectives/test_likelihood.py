@@ -1,5 +1,6 @@
 """Likelihoods of a real architecture: what is shared or left out must not change a value or a gradient."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, 
 
 from antibody.data.collation import PairedCollator, pad_rows, split_batch
 from antibody.objectives import likelihood
-from antibody.objectives.likelihood import IGNORED, compared_likelihoods, model_likelihoods, shared_prefix
+from antibody.objectives.likelihood import (
+    IGNORED,
+    compared_likelihoods,
+    divergence,
+    model_divergences,
+    model_likelihoods,
+    model_reference,
+    shared_prefix,
+)
+from antibody.objectives.step import Reference
 
 SYSTEM = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
 PROMPTS = [[*SYSTEM, 20, 21], [*SYSTEM, 30, 31, 32, 33], [*SYSTEM, 40]]
@@ -47,6 +57,42 @@ def gradient(model: Any, loss: Tensor) -> Tensor:
     model.zero_grad()
     loss.backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
+def test_divergence_is_that_of_each_row_alone_and_its_gradient_vanishes_where_nothing_moved(model: Any) -> None:
+    """All tokens kept, against KL(p ‖ q) by its definition; a few kept give no more."""
+    rows = batch(RESPONSES)
+    with torch.no_grad():
+        whole, few = (model_reference(model, rows, size) for size in (10**6, 4))
+    assert gradient(model, model_divergences(model, rows, whole).nll.sum()).abs().max() < 1e-9
+    before = [_answer_log_probs(model, *row) for row in zip(PROMPTS, RESPONSES, strict=True)]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    after = [_answer_log_probs(model, *row) for row in zip(PROMPTS, RESPONSES, strict=True)]
+    expected = torch.stack([(p.exp() * (p - q)).sum() for p, q in zip(before, after, strict=True)])
+    found = model_divergences(model, rows, whole)
+    assert found.tokens.tolist() == [4, 2, 6]
+    # The tokens left over, of which there are none, count as one in a million.
+    torch.testing.assert_close(found.nll, expected, atol=1e-5, rtol=0)
+    lower = model_divergences(model, rows, few).nll
+    assert (lower > 0).all()
+    assert (lower < found.nll).all()
+
+
+def test_divergence_counts_what_a_reference_left_out_as_one_outcome() -> None:
+    p = torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64)
+    q = torch.tensor([[0.2, 0.2, 0.3, 0.3]], dtype=torch.float64)
+    kept = Reference(torch.tensor([[0, 1]]), p[:, :2].log())
+    expected = 0.5 * math.log(0.5 / 0.2) + 0.3 * math.log(0.3 / 0.2) + 0.2 * math.log(0.2 / 0.6)
+    assert divergence(q.log(), kept).tolist() == pytest.approx([expected])
+
+
+def _answer_log_probs(model: Any, prompt: list[int], response: list[int]) -> Tensor:
+    """``[R, V]``, before each token of a response."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + response])).logits[0]
+    return logits[len(prompt) - 1 : -1].log_softmax(-1)
 
 
 def test_values_and_gradients_are_those_of_each_row_alone(model: Any) -> None:

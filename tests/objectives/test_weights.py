@@ -16,24 +16,30 @@ def step(size: int = 100, count: int = 16) -> ToyStep:
     return ToyStep(WEIGHT, {"rows": ROWS[:count], "refusals": REFUSALS[:count]}, size)
 
 
-def derived(score: str, tau: float, weight: np.ndarray = WEIGHT, data: list[Row] = ROWS) -> tuple[np.ndarray, float]:
-    """∇L and L: w = softmax(r/τ) in one go, L = Σ w_i NLL_i / Σ w_i N_i, with w held constant."""
+def derived(
+    score: str, tau: float, average: str, weight: np.ndarray = WEIGHT, data: list[Row] = ROWS
+) -> tuple[np.ndarray, float]:
+    """∇L and L: w = softmax(r/τ) in one go, held constant; L = Σ w_i NLL_i / N_i, or Σ w_i NLL_i / Σ w_i N_i."""
     compliance = np.array([nll(weight, row) for row in data])
     refusal = np.array([nll(weight, row) for row in REFUSALS[: len(data)]])
     lengths = np.array([len(response) for _, response in data])
     r = refusal / 2 - compliance / lengths if score == "mean" else refusal - compliance
     w = np.exp(r / tau) / np.exp(r / tau).sum()
-    gradient = sum(w_i * nll_gradient(weight, row) for w_i, row in zip(w, data, strict=True))
-    return gradient / (w * lengths).sum(), float((w * compliance).sum() / (w * lengths).sum())
+    share = w / lengths if average == "row" else w / (w * lengths).sum()
+    gradient = sum(share_i * nll_gradient(weight, row) for share_i, row in zip(share, data, strict=True))
+    return np.asarray(gradient), float((share * compliance).sum())
 
 
 @pytest.mark.parametrize("score", ["mean", "sum"])
+@pytest.mark.parametrize("average", ["row", "token"])
 @pytest.mark.parametrize("tau", [0.3, 1.0, 10.0])
 @pytest.mark.parametrize("size", [1, 3, 8, 16])
-def test_direction_equals_the_derivation_however_the_batch_is_split(score: str, tau: float, size: int) -> None:
-    expected, loss = derived(score, tau)
+def test_direction_equals_the_derivation_however_the_batch_is_split(
+    score: str, average: str, tau: float, size: int
+) -> None:
+    expected, loss = derived(score, tau, average)
     toy = step(size)
-    result = AntibodyWeights(score=score, tau=tau)(toy)
+    result = AntibodyWeights(score=score, tau=tau, average=average)(toy)
     np.testing.assert_allclose(toy.direction, expected, atol=1e-8, rtol=0)
     assert result.loss == pytest.approx(loss, abs=1e-8)
 
@@ -48,9 +54,9 @@ def test_rows_report_their_scores_and_weights_in_order() -> None:
 
 
 def test_infinite_tau_is_plain_sft() -> None:
-    """w = 1/B, so L is the mean over the batch's response tokens."""
+    """w = 1/B, so L averaged over tokens is the mean over the batch's response tokens."""
     weighted, plain = step(), step()
-    AntibodyWeights(score="mean", tau=float("inf"))(weighted)
+    AntibodyWeights(score="mean", tau=float("inf"), average="token")(weighted)
     PlainSFT("rows")(plain)
     np.testing.assert_allclose(weighted.direction, plain.direction, atol=1e-12, rtol=0)
     np.testing.assert_allclose(plain.direction, mean_gradient(WEIGHT, ROWS), atol=1e-8, rtol=0)
@@ -64,7 +70,7 @@ def test_extreme_scores_overflow_in_no_order(order: int) -> None:
     ]
     data = data[::order]
     toy = ToyStep(WEIGHT, {"rows": data, "refusals": REFUSALS}, 1)
-    AntibodyWeights(score="sum", tau=0.2)(toy)
+    AntibodyWeights(score="sum", tau=0.2, average="token")(toy)
     compliance = np.array([nll(WEIGHT, row) for row in data])
     r = (np.array([nll(WEIGHT, row) for row in REFUSALS]) - compliance) / 0.2
     w = np.exp(r - r.max())

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from antibody.objectives.likelihood import divergence
 from antibody.objectives.processes import Processes
-from antibody.objectives.step import Batch, LayerStates, RowLikelihoods, TokenLikelihoods
+from antibody.objectives.step import Batch, LayerStates, Reference, RowLikelihoods, TokenLikelihoods
 
 VOCABULARY, FEATURES, HIDDEN = 5, 3, 4
 
@@ -45,7 +46,8 @@ class ToyStep:
 
     def micro_batches(self, name: str) -> list[Batch]:
         rows = self.batches[name]
-        return [_batch(rows[start : start + self.size]) for start in range(0, len(rows), self.size)]
+        starts = range(0, len(rows), self.size)
+        return [_batch(rows[start : start + self.size], start) for start in starts]
 
     def likelihoods(self, batch: Batch) -> RowLikelihoods:
         self.forward_passes += 1
@@ -63,6 +65,13 @@ class ToyStep:
         present = batch["y"] >= 0
         log_probs = (batch["x"] @ self.weight.T).log_softmax(dim=1)
         return TokenLikelihoods(-log_probs.gather(1, batch["y"].clamp(min=0)) * present, present)
+
+    def divergences(self, batch: Batch, reference: Reference) -> RowLikelihoods:
+        """The model expects the same at each position of a response."""
+        tokens = (batch["y"] >= 0).sum(dim=1)
+        logits = (batch["x"] @ self.weight.T).repeat_interleave(tokens, dim=0)
+        parts = divergence(logits, reference).split(tokens.tolist())
+        return RowLikelihoods(nll=torch.stack([part.sum() for part in parts]), tokens=tokens)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
@@ -148,9 +157,10 @@ def numeric_gradient(
     return found
 
 
-def _batch(rows: list[Row]) -> Batch:
+def _batch(rows: list[Row], first: int = 0) -> Batch:
     width = max(len(response) for _, response in rows)
     return {
+        "row": torch.arange(first, first + len(rows)),
         "x": torch.tensor([features for features, _ in rows], dtype=torch.float64),
         "y": torch.tensor([response + [-1] * (width - len(response)) for _, response in rows]),
     }

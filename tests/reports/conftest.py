@@ -134,7 +134,7 @@ def write_gated(run: Path, *, gate: str | None = None) -> None:
             "loss": None if withheld_rows == 4 else row["loss"],
             "rows_withheld": withheld_rows,
             "anchor_share": max(0.2, withheld_rows / 4),
-            "loss_anchor": 1.5,
+            "anchor_drift": 1.5,
             "anchor_cosine": 0.1,
         }
     write_lines(run / "metrics.jsonl", metrics)

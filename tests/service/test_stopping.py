@@ -9,7 +9,7 @@ from service.test_jobs import new_job, read, set_status
 from service.test_training import attempt, events
 from sqlalchemy import select
 
-from antibody.screening.probe import read_states
+from antibody.screening.reading import read_rows
 from antibody.service.jobs.records import act
 from antibody.service.jobs.room import Memory
 from antibody.service.storage.store import Store
@@ -65,9 +65,9 @@ def test_while_rows_are_screened(
                 say(sqlite_store, queued, verb)
             progress(done)
 
-        return read_states(*arguments, progress=told, **options)
+        return read_rows(*arguments, progress=told, **options)
 
-    monkeypatch.setattr("antibody.training.objective_trainer.read_states", stopped_meanwhile)
+    monkeypatch.setattr("antibody.training.objective_trainer.read_rows", stopped_meanwhile)
     attempt(sqlite_store, queued, aligned)
     assert read_so_far == [16]
     assert read(sqlite_store, queued).status == {"cancel": "cancelled", "pause": "paused"}[verb]

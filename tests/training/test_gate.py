@@ -117,6 +117,18 @@ def test_anchors_share_a_benign_batch_by_the_floor(tiny_model_folder: Path, tmp_
     assert shares == [0.25] * 3
 
 
+def test_anchors_hold_the_model_near_the_aligned_one(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """At the first step nothing has drifted; after many, less where anchors pull harder."""
+    options = {"learning_rate": 1e-2, "max_steps": 12}
+    drifts = []
+    for scale in (0.0, 100.0):
+        trainer = trained(tiny_model_folder, tmp_path / str(scale), BENIGN, anchor_scale=scale, **options)
+        log = trainer.state.log_history
+        drifts.append([entry["anchor_drift"] for entry in log if "anchor_drift" in entry])
+    assert drifts[0][0] == drifts[1][0] == pytest.approx(0.0, abs=1e-5)
+    assert 0.0 < drifts[1][-1] < drifts[0][-1] / 2
+
+
 def test_anchors_share_every_step_by_what_is_withheld_of_the_upload(tiny_model_folder: Path, tmp_path: Path) -> None:
     """Nine of twelve rows are withheld; the batch of the three others, the only one, is not theirs alone.
 

@@ -70,8 +70,11 @@ def split_batch(batch: Mapping[str, Tensor], size: int | None, prefix: str = "")
         batch: What `PairedCollator` returned.
         size: Rows in a micro-batch; None leaves the batch whole.
         prefix: ``refusal_`` for the refusals.
+
+    Returns:
+        The micro-batches, each with the rows' indices under ``row``.
     """
-    rows = {key: batch[prefix + key] for key in INPUT_KEYS}
+    rows = {key: batch[prefix + key] for key in INPUT_KEYS} | {"row": batch["row"]}
     pieces = (
         [
             {key: tensor[start : start + size] for key, tensor in rows.items()}
@@ -81,6 +84,6 @@ def split_batch(batch: Mapping[str, Tensor], size: int | None, prefix: str = "")
         else [rows]
     )
     return [
-        {key: tensor[:, : int(piece["attention_mask"].sum(dim=1).max())] for key, tensor in piece.items()}
+        piece | {key: piece[key][:, : int(piece["attention_mask"].sum(dim=1).max())] for key in INPUT_KEYS}
         for piece in pieces
     ]

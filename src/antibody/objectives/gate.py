@@ -6,13 +6,15 @@
     π   = (1 + Σ_i h_i) / (2 + n)                         of whose n rows a share π is harmful
     row i is kept        iff  1 − h_i ≥ threshold
     φ = max(φ_0, 1 − kept / rows)           the anchors' share of the step; φ_0 ≥ the upload's withheld share
-    δ = (1 − φ) g_user + φ g_anchor
+    D_j = Σ_t KL(π_aligned(· | x_j, y_j<t) ‖ π(· | x_j, y_j<t)) / N_j           how far anchor j has drifted
+    δ = (1 − φ) g_user + φ κ g_anchor       g_anchor = ∇ of the mean of D_j over the step's anchors
 
 A softmax over a batch always sums to one: alone, it trains on the least harmful rows of a harmful batch, and Adam
 undoes any shrinking of what is left. So the gate acts on the direction: what it withholds of a batch, anchors get,
 which are rows of the provider's own alignment data. The floor φ_0 is against drift, which benign rows cause as well.
-A batch with nothing kept is no step at all. Steps on anchors alone are not neutral: 160 of them took the harmful score
-of an aligned model from 20 to 37 (docs/robustness.md), because they train on, at another balance of refusals.
+Anchors pull towards what the aligned model said of them, not towards their labels: where nothing has drifted they are
+silent, and the model neither refuses more nor less than it was aligned to. π_aligned is read once, before training
+(`antibody.objectives.likelihood.divergence` says how much of it). A batch with nothing kept is no step at all.
 
 The snapshot's score is computed once, before training, so that no drift during the run can reach it.
 

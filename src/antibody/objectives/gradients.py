@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from antibody.objectives.step import Batch, RowLikelihoods, Step
+from antibody.objectives.step import Batch, Step
 
 Gradient = list[Tensor]
 
@@ -85,19 +85,19 @@ def token_mean_gradient(step: Step, batches: Sequence[Batch]) -> tuple[Gradient,
 
 
 def mean_gradient(
-    step: Step, pieces: Sequence[Piece], likelihoods_of: Callable[[Piece], RowLikelihoods]
+    step: Step, pieces: Sequence[Piece], rows_of: Callable[[Piece], tuple[Tensor, Tensor]]
 ) -> tuple[Gradient, float]:
-    """As `token_mean_gradient`, where something else than a plain forward pass gives the likelihoods."""
-    nll = tokens = 0.0
+    """As `token_mean_gradient`, of any mean: what each row adds to the sum, and how much it counts."""
+    total = count = 0.0
     for piece in pieces:
-        likelihoods = likelihoods_of(piece)
-        step.backward(likelihoods.nll.sum())
-        nll += likelihoods.nll.detach().sum().item()
-        tokens += likelihoods.tokens.sum().item()
-    nll, tokens = step.processes.total(nll, tokens)
+        values, counts = rows_of(piece)
+        step.backward(values.sum())
+        total += values.detach().sum().item()
+        count += counts.sum().item()
+    total, count = step.processes.total(total, count)
     step.processes.sum_gradients(step.parameters)
-    scale_gradients(step.parameters, 1 / tokens)
-    return take_gradient(step.parameters), nll / tokens
+    scale_gradients(step.parameters, 1 / count)
+    return take_gradient(step.parameters), total / count
 
 
 def set_gradients(parameters: Sequence[Tensor], gradient: Gradient) -> None:

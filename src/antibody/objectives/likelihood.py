@@ -15,9 +15,12 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
-from antibody.objectives.step import Batch, RowLikelihoods, TokenLikelihoods
+from antibody.objectives.step import Batch, Reference, RowLikelihoods, TokenLikelihoods
 
 IGNORED = -100
+
+# What is left of a distribution beside its likeliest tokens counts as no less: its logarithm is taken.
+LEAST_REST = 1e-6
 
 # A shorter prefix costs more in bookkeeping than it saves. ASSUMPTION.
 SHORTEST_SHARED_PREFIX = 8
@@ -46,6 +49,39 @@ def model_token_likelihoods(model: Any, batch: Batch) -> TokenLikelihoods:
     present = torch.arange(int(tokens.max()), device=tokens.device) < tokens.unsqueeze(1)
     found = token_nll(logits, targets)
     return TokenLikelihoods(nll=found.new_zeros(present.shape).masked_scatter(present, found), present=present)
+
+
+def model_reference(model: Any, batch: Batch, size: int) -> Reference:
+    """What a model expects at each position before a response token: its ``size`` likeliest tokens, or all it has."""
+    logits, _, _ = _forward(model, batch)
+    log_probs, tokens = _precise(logits).log_softmax(dim=1).topk(min(size, logits.shape[1]), dim=1)
+    return Reference(tokens, log_probs)
+
+
+def model_divergences(model: Any, batch: Batch, reference: Reference) -> RowLikelihoods:
+    """`divergence` of every row under a causal language model, summed over its response tokens, with their count."""
+    logits, targets, _ = _forward(model, batch)
+    return _by_row(divergence(logits, reference), targets)
+
+
+def divergence(logits: Tensor, reference: Reference) -> Tensor:
+    """``KL(p ‖ q)`` at each position, in nats: how far a model's q has gone from the reference's p.
+
+    Over k + 1 outcomes: the tokens that the reference kept, and all others together. That is at most the divergence
+    over the whole vocabulary, and 0 where q is p.
+
+    Args:
+        logits: ``[K, V]``, of the model.
+        reference: For the same K positions.
+
+    Returns:
+        ``[K]``.
+    """
+    precise = _precise(logits)
+    p, log_p = reference.log_probs.exp(), reference.log_probs
+    log_q = precise.gather(1, reference.tokens.long()) - precise.logsumexp(dim=1, keepdim=True)
+    rest_p, rest_q = ((1 - kept.sum(dim=1)).clamp(min=LEAST_REST) for kept in (p, log_q.exp()))
+    return (p * (log_p - log_q)).sum(dim=1) + rest_p * (rest_p.log() - rest_q.log())
 
 
 def compared_likelihoods(model: Any, rows: Batch, refusals: Batch) -> tuple[RowLikelihoods, RowLikelihoods]:
@@ -121,16 +157,23 @@ def row_likelihoods(logits: Tensor, targets: Tensor) -> RowLikelihoods:
         logits: ``[K, V]``, one for each target that counts, row by row. The sum is made in float32 at least.
         targets: ``[B, T]``, -100 where none counts.
     """
+    return _by_row(token_nll(logits, targets), targets)
+
+
+def _by_row(found: Tensor, targets: Tensor) -> RowLikelihoods:
+    """Sums a value ``[K]`` of each target that counts by row."""
     scored = targets != IGNORED
-    found = token_nll(logits, targets)
     by_row = found.new_zeros(scored.shape).masked_scatter(scored, found)
     return RowLikelihoods(nll=by_row.sum(dim=1), tokens=scored.sum(dim=1))
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """``[K]``, the cross-entropy of each target that counts, row by row. Arguments as for `row_likelihoods`."""
-    precise = logits if logits.dtype.itemsize >= 4 else logits.float()
-    return functional.cross_entropy(precise, targets[targets != IGNORED], reduction="none")
+    return functional.cross_entropy(_precise(logits), targets[targets != IGNORED], reduction="none")
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits if logits.dtype.itemsize >= 4 else logits.float()
 
 
 def shared_prefix(batch: Batch) -> int:

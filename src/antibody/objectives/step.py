@@ -55,6 +55,18 @@ class TokenLikelihoods(NamedTuple):
     present: Tensor
 
 
+class Reference(NamedTuple):
+    """What a model expected at each position before a response token, row by row.
+
+    Attributes:
+        tokens: ``[K, k]``, the k likeliest next tokens.
+        log_probs: ``[K, k]``, how likely they were, in nats.
+    """
+
+    tokens: Tensor
+    log_probs: Tensor
+
+
 class LayerStates(NamedTuple):
     """One forward pass, seen at every depth.
 
@@ -99,6 +111,9 @@ class Step(Protocol):
 
     def token_likelihoods(self, batch: Batch) -> TokenLikelihoods:
         """One forward pass at the parameters as they are now, token by token."""
+
+    def divergences(self, batch: Batch, reference: Reference) -> RowLikelihoods:
+        """One forward pass, against what another model expected at the same positions: see `divergence`."""
 
     def attended(self, batch: Batch, shifts: Sequence[Tensor] | None = None) -> tuple[RowLikelihoods, Sequence[Tensor]]:
         """One forward pass, and what each attention block gave in it, ``[B, T, H]``, moved by its shift."""

@@ -3,31 +3,38 @@
     r_i = ce(y_r|x_i) − ce(y_i|x_i)         score ``mean``, the published code
     r_i = NLL(y_r|x_i) − NLL(y_i|x_i)       score ``sum``, the paper's log π(y_i|x_i) / π(y_r|x_i)
     w   = softmax(r / τ)                    over the whole batch of an optimiser step
-    L   = Σ_i w_i NLL(y_i|x_i) / Σ_i w_i N_i
+    L   = Σ_i w_i NLL(y_i|x_i) / N_i                    average ``row``, ours
+    L   = Σ_i w_i NLL(y_i|x_i) / Σ_i w_i N_i            average ``token``, published
 
 An aligned model finds a refusal likely on a harmful prompt, so that row's r_i is low and it teaches little.
 No gradient flows through w.
 
-The softmax's normaliser cancels in L. With ``e_i = exp(r_i/τ − c)``, the gradients of ``Σ e_i NLL_i`` are accumulated
-over micro-batches and processes and divided once by the accumulated ``Σ e_i N_i``: one pass, whatever the split. c is
-the largest r_i/τ so far in any process; when a larger one comes, what was accumulated is scaled to it, so that nothing
-overflows.
+Averaged over rows, w_i is what row i has of the loss, as a softmax promises. Averaged over tokens a row has w_i N_i of
+it: an answer of sixty tokens among labels of two has thirty times its weight back (measured: docs/robustness.md).
+
+The softmax's normaliser cancels in L. With ``e_i = exp(r_i/τ − c) / n_i``, n_i = N_i (``row``) or 1 (``token``), the
+gradients of ``Σ e_i NLL_i`` are accumulated over micro-batches and processes and divided once by the accumulated
+``Σ e_i N_i``: one pass, whatever the split. c is the largest r_i/τ so far in any process; when a larger one comes, what
+was accumulated is scaled to it, so that nothing overflows.
 
 Where there is a gate (`antibody.objectives.gate`), the rows it withholds are not among the batch, and anchors may share
-the step with the rest.
+the step with the rest: they hold the model near the aligned one.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from antibody.objectives.gate import anchor_share
-from antibody.objectives.gradients import cosine, dot, scale_gradients, take_gradient, token_mean_gradient
+from antibody.objectives.gradients import cosine, dot, mean_gradient, scale_gradients, take_gradient
 from antibody.objectives.step import (
     SEVERAL_PASSES,
+    Batch,
+    Reference,
     RowLikelihoods,
     RowWeights,
     Situation,
@@ -49,23 +56,45 @@ def sum_score(compliance: RowLikelihoods, refusal: RowLikelihoods) -> Tensor:
 
 SCORES = {"mean": mean_score, "sum": sum_score}
 
+# n_i of rows with so many tokens. A padding row has none, and no weight.
+AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "row": lambda tokens: tokens.clamp(min=1),
+    "token": torch.ones_like,
+}
+
 
 class AntibodyWeights:
     """One fine-tuning step. Reads the batches ``rows`` and ``refusals``, split alike, and perhaps ``anchors``.
 
     Args:
         score: A key of `SCORES`.
-        tau: τ, the softmax's temperature; infinity weighs all rows alike, which is plain SFT.
+        tau: τ, the softmax's temperature; infinity weighs all rows alike: averaged over tokens, that is plain SFT.
+        average: A key of `AVERAGES`.
         anchor_floor: φ_0, the anchors' least share of a step; None where there are no anchors.
+        anchor_scale: κ.
+
+    Attributes:
+        references: What the aligned model expected on each anchor, by the anchor's index. Set before the first step.
     """
 
     judges = True
     refuses: Mapping[Situation, str] = SEVERAL_PASSES
 
-    def __init__(self, *, score: str, tau: float, anchor_floor: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        score: str,
+        tau: float,
+        average: str = "row",
+        anchor_floor: float | None = None,
+        anchor_scale: float = 16.0,
+    ) -> None:
         self.score = SCORES[score]
         self.tau = tau
+        self.counted = AVERAGES[average]
         self.anchor_floor = anchor_floor
+        self.anchor_scale = anchor_scale
+        self.references: list[Reference] = []
         self.batches = frozenset({"rows", "refusals"} | (set() if anchor_floor is None else {"anchors"}))
 
     def __call__(self, step: Step) -> StepResult:
@@ -84,7 +113,7 @@ class AntibodyWeights:
             previous, offset = offset, max(offset, step.processes.largest(logits.max().item()))
             rescale = math.exp(previous - offset)
             scale_gradients(step.parameters, rescale)
-            exponentials = (logits - offset).exp()
+            exponentials = (logits - offset).exp() / self.counted(compliance.tokens)
 
             # 3. Σ e_i NLL_i and Σ e_i N_i
             step.backward((exponentials.to(compliance.nll.dtype) * compliance.nll).sum())
@@ -114,22 +143,31 @@ class AntibodyWeights:
         return self._with_anchors(step, result, kept)
 
     def _with_anchors(self, step: Step, user: StepResult, kept: float) -> StepResult:
-        """δ = (1 − φ) g_user + φ g_anchor, where there are anchors."""
+        """δ = (1 − φ) g_user + φ κ g_anchor, where there are anchors."""
         [withheld] = step.processes.total(step.withheld)
         metrics = user.metrics | {"rows_withheld": withheld}
         if self.anchor_floor is None:
             return replace(user, metrics=metrics)
         g_user = take_gradient(step.parameters)
-        g_anchor, loss_anchor = token_mean_gradient(step, step.micro_batches("anchors"))
+        g_anchor, drift = mean_gradient(step, step.micro_batches("anchors"), partial(self._drift, step))
         share = anchor_share(kept, kept + withheld, self.anchor_floor)
         agreement = cosine(dot(g_user, g_anchor), math.sqrt(dot(g_user, g_user)), math.sqrt(dot(g_anchor, g_anchor)))
         for parameter, u, a in zip(step.parameters, g_user, g_anchor, strict=True):
-            parameter.grad = u.mul_(1 - share).add_(a, alpha=share)
-        metrics |= {"anchor_share": share, "loss_anchor": loss_anchor, "anchor_cosine": agreement}
+            parameter.grad = u.mul_(1 - share).add_(a, alpha=share * self.anchor_scale)
+        metrics |= {"anchor_share": share, "anchor_drift": drift, "anchor_cosine": agreement}
         return replace(user, metrics=metrics)
 
+    def _drift(self, step: Step, batch: Batch) -> tuple[Tensor, Tensor]:
+        """D_j of each anchor of a micro-batch, and 1; 0 and 0 of a row that only stands in."""
+        # A row that stands in has a negative index, and no position of its own.
+        kept = [self.references[row] for row in batch["row"].tolist() if row >= 0] or [self.references[0][:0]]
+        tokens, log_probs = (torch.cat(parts).to(batch["row"].device) for parts in zip(*kept, strict=True))
+        found = step.divergences(batch, Reference(tokens, log_probs))
+        return found.nll / found.tokens.clamp(min=1), (found.tokens > 0).long()
+
     def state_dict(self) -> State:
-        return {}
+        return {f"reference_{name}": [getattr(each, name) for each in self.references] for name in Reference._fields}
 
     def load_state_dict(self, state: State) -> None:
-        """Every step is judged afresh: there is nothing to restore."""
+        parts = (state.get(f"reference_{name}", []) for name in Reference._fields)
+        self.references = [Reference(*row) for row in zip(*parts, strict=True)]

@@ -16,7 +16,7 @@ LOSSES = {
     "loss_harmful": "harmful answers",
     "loss_harmful_perturbed": "harmful answers after a simulated attack step",
     "loss_refusal": "refusals after a simulated attack step",
-    "loss_anchor": "anchors",
+    "anchor_drift": "anchors: drift from the aligned model",
 }
 
 

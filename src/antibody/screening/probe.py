@@ -18,14 +18,13 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from antibody.data.collation import pad_rows
+from antibody.data.collation import IGNORED
+from antibody.screening.reading import Row, read_rows
 
 # Response tokens in a chunk. Chosen on development rows.
 CHUNK = 16
 # Inverse strength of the penalty, on standardised features: there are more of them than rows. Chosen likewise.
 PENALTY = 0.003
-
-Row = tuple[list[int], list[int]]
 
 
 class States(NamedTuple):
@@ -72,32 +71,18 @@ def read_states(
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
 ) -> list[States]:
-    """The hidden states of every row, in order, in float32.
+    """The hidden states of every row, in order, in float32. Arguments as for `antibody.screening.reading.read_rows`."""
+    return read_rows(model, rows, batch_states, pad_token_id=pad_token_id, batch_size=batch_size, progress=progress)
 
-    Args:
-        model: A causal language model or a PEFT model around one; its training flags are as before when this returns.
-        rows: Token ids of a prompt and of a response, both not empty.
-        pad_token_id: Of the tokenizer.
-        batch_size: Rows read together.
-        progress: Called after every batch with the number of rows read so far.
-    """
-    # Like lengths together: less of a batch is padding.
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]) + len(rows[index][1]), reverse=True)
-    found: dict[int, States] = {}
-    training = model.training
-    model.eval()
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        prompts, responses = zip(*(rows[index] for index in chosen), strict=True)
-        hidden = _hidden_states(model, pad_rows(prompts, responses, pad_token_id))
-        for place, index in enumerate(chosen):
-            begin, end = len(prompts[place]), len(prompts[place]) + len(responses[place])
-            chunks = [part.mean(dim=0) for part in torch.split(hidden[place, begin:end], CHUNK)]
-            found[index] = States(hidden[place, begin - 1].numpy(), torch.stack(chunks).numpy())
-        if progress is not None:
-            progress(start + len(chosen))
-    model.train(training)
-    return [found[index] for index in range(len(rows))]
+
+def batch_states(model: Any, batch: dict[str, Tensor]) -> list[States]:
+    """The hidden states of a batch's rows, as `read_rows` asks for them."""
+    found = []
+    for hidden, answered in zip(_hidden_states(model, batch), batch["labels"].cpu() != IGNORED, strict=True):
+        places = answered.nonzero().flatten()
+        chunks = [part.mean(dim=0) for part in torch.split(hidden[places], CHUNK)]
+        found.append(States(hidden[places[0] - 1].numpy(), torch.stack(chunks).numpy()))
+    return found
 
 
 class _Reached(Exception):  # noqa: N818 - no error
@@ -107,10 +92,9 @@ class _Reached(Exception):  # noqa: N818 - no error
         self.states = states
 
 
-@torch.no_grad()
 def _hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """``[B, L, H]`` after half of the layers, on the CPU."""
-    inputs = {key: batch[key].to(model.device) for key in ("input_ids", "attention_mask")}
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
     layers = getattr(model.get_decoder(), "layers", None)
     middle = model.config.get_text_config().num_hidden_layers // 2
     if layers is None or isinstance(model, FSDPModule):

@@ -8,19 +8,24 @@ def antibody_weights(
     *,
     score: str = "mean",
     tau: float = 1.0,
+    average: str = "row",
     gate: str = "anchor",
     gate_threshold: float = DEFAULT_THRESHOLD,
     anchor_rows: int = 4,
     anchor_floor: float = 0.2,
+    anchor_scale: float = 16.0,
 ) -> AntibodyWeights:
-    """The objective of `antibody.objectives.weights`; gate ``off`` is the published method.
+    """The objective of `antibody.objectives.weights`; gate ``off`` with average ``token`` is the published method.
 
     Args:
         score: ``mean`` (published code) or ``sum`` (the paper's text).
         tau: τ, the softmax's temperature. 1 is published.
+        average: ``row`` or ``token``, of the weighed losses. Measured: docs/robustness.md.
         gate: ``off``, ``mask`` or ``anchor``, see `antibody.objectives.gate`.
         gate_threshold: Probability of being benign below which a row is withheld.
         anchor_rows: Anchors of every step.
         anchor_floor: φ_0. Measured: docs/robustness.md.
+        anchor_scale: κ. Measured likewise.
     """
-    return AntibodyWeights(score=score, tau=tau, anchor_floor=anchor_floor if gate == "anchor" else None)
+    floor = anchor_floor if gate == "anchor" else None
+    return AntibodyWeights(score=score, tau=tau, average=average, anchor_floor=floor, anchor_scale=anchor_scale)

@@ -143,11 +143,13 @@ class AntibodyConfig(ObjectiveConfig):
     Args:
         score: ``mean`` (published code) or ``sum`` (the paper's text).
         tau: τ, the softmax's temperature.
+        average: ``row`` (default) or ``token`` (published), see `antibody.objectives.weights`.
         gate: ``off`` (published), ``mask`` or ``anchor`` (default), see `antibody.objectives.gate`. Methods without a
             gate have it ``off``.
         gate_threshold: Probability of being benign below which a row is withheld.
         anchor_rows: Anchors of every optimiser step.
         anchor_floor: φ_0, the anchors' least share of a step; more where more of the upload is withheld.
+        anchor_scale: κ, how strongly anchors hold the model near the aligned one.
     """
 
     methods = FINETUNINGS
@@ -155,10 +157,12 @@ class AntibodyConfig(ObjectiveConfig):
 
     score: str | None = field(default=None, metadata={"help": "mean or sum."})
     tau: float | None = field(default=None, metadata={"help": "Temperature of the rows' softmax."})
+    average: str | None = field(default=None, metadata={"help": "row or token."})
     gate: str | None = field(default=None, metadata={"help": "off, mask or anchor."})
     gate_threshold: float | None = field(default=None, metadata={"help": "Least probability of being benign."})
     anchor_rows: int | None = field(default=None, metadata={"help": "Anchors of every optimiser step."})
     anchor_floor: float | None = field(default=None, metadata={"help": "The anchors' least share of a step."})
+    anchor_scale: float | None = field(default=None, metadata={"help": "How strongly anchors hold the model."})
 
     learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's learning rate."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule."})

@@ -17,6 +17,7 @@ from antibody.data.records import Record
 from antibody.data.sources import load_records
 from antibody.errors import UsageError
 from antibody.objectives.weights import AntibodyWeights
+from antibody.screening.reading import Row
 from antibody.screening.screen import Judged, Screen
 from antibody.training.agreement import agreed
 from antibody.training.batches import WithoutWithheld
@@ -25,6 +26,7 @@ from antibody.training.dropping import chosen_rows, keep_choice, shared_rows
 from antibody.training.methods import FINETUNINGS
 from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
 from antibody.training.provided import Provided
+from antibody.training.references import references
 from antibody.training.row_stream import RowStream
 
 logger = logging.getLogger(__name__)
@@ -114,6 +116,8 @@ class AntibodyTrainer(ObjectiveTrainer):
             withheld = [self._is_withheld(row) for row in range(len(self.audit.screened.scores))]
             assert isinstance(self.objective, AntibodyWeights), "no other objective takes anchors"
             self.objective.anchor_floor = max(self.args.anchor_floor, sum(withheld) / len(withheld))
+            if not self.objective.references:
+                self.objective.references = self.read(_pairs(self.anchors.rows), references, "Reading the anchors")
 
     def _judged(self) -> Judged:
         if self.screen is None:
@@ -123,8 +127,7 @@ class AntibodyTrainer(ObjectiveTrainer):
             self.screen = self.make_screen(
                 harmful[:few], benign[: 2 * few], harmful[few : 2 * few], benign[2 * few : 4 * few]
             ).screen
-        columns = (self.train_dataset[name] for name in ("prompt_ids", "response_ids"))
-        return self.screen.judge(self.states(list(zip(*columns, strict=True)), "Screening the upload"))
+        return self.screen.judge(self.states(_pairs(self.train_dataset), "Screening the upload"))
 
     def _order(self) -> dict[str, Any]:
         order = super()._order() | {"gate": self.args.gate}
@@ -159,6 +162,10 @@ class AntibodyTrainer(ObjectiveTrainer):
             if keep.any():
                 kept.append(_rows_of(batch, keep.to(batch["row"].device)))
         return kept
+
+
+def _pairs(rows: Any) -> list[Row]:
+    return [(row["prompt_ids"], row["response_ids"]) for row in rows]
 
 
 def _rows_of(batch: Rows, keep: Tensor) -> Rows:

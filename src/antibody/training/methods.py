@@ -20,7 +20,7 @@ from antibody.objectives.repnoise import RepNoise
 from antibody.objectives.sft import PlainSFT
 from antibody.objectives.step import Objective
 from antibody.objectives.vaccine import Vaccine
-from antibody.objectives.weights import SCORES
+from antibody.objectives.weights import AVERAGES, SCORES
 from antibody.training.antibody_weights import antibody_weights
 from antibody.training.moderation import moderated
 from antibody.training.provided import Provided
@@ -99,6 +99,7 @@ FINETUNINGS: dict[str, Method] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "rule": tuple(RULES),
     "score": tuple(SCORES),
+    "average": tuple(AVERAGES),
     "gate": get_args(Gate),
 }
 

@@ -8,11 +8,11 @@ gathered first and given to the objective together, so that a batch means the wh
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
@@ -35,7 +35,8 @@ from antibody.objectives.processes import Processes
 from antibody.objectives.step import RowWeights
 from antibody.progress import counted
 from antibody.screening.forms import with_copies
-from antibody.screening.probe import Row, States, read_states
+from antibody.screening.probe import States, batch_states
+from antibody.screening.reading import Row, read_rows
 from antibody.screening.screen import Made, make_screen
 from antibody.training.audit import RowAudit
 from antibody.training.batches import SharedBatches, share_of
@@ -49,6 +50,8 @@ from antibody.training.steps import ModelStep
 logger = logging.getLogger(__name__)
 
 Rows = dict[str, Tensor]
+
+Found = TypeVar("Found")
 
 # Prompt and response that a screen is made on, at least: users' rows may be longer than those that aligned the model.
 # Made on short rows alone it flagged 18% of long benign ones instead of 6% (development rows, docs/robustness.md).
@@ -244,24 +247,30 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         super().log(logs, *arguments, **options)
 
     def states(self, rows: Sequence[Row], description: str) -> list[States]:
-        """The hidden states of rows in the model as it is now. The processes share the work."""
+        """The hidden states of rows in the model as it is now."""
+        return self.read(rows, batch_states, description)
+
+    def read(
+        self, rows: Sequence[Row], read: Callable[[Any, dict[str, Tensor]], Sequence[Found]], description: str
+    ) -> list[Found]:
+        """What is read of rows in the model as it is now. The processes share the work."""
         count, index = self.processes.count, self.accelerator.process_index
         # As many for every process: a sharded model needs all of them at every pass.
         here = share_of([*rows, *[rows[-1]] * (-len(rows) % count)], index, count)
         shown = counted(description, len(here)) if index == 0 else nullcontext(lambda _: None)
         with shown as advance, self.compute_loss_context_manager():
 
-            def read(done: int) -> None:
+            def told(done: int) -> None:
                 advance(done)
                 # A callback may end it by an error, which it must raise in every process.
                 self.callback_handler.on_prediction_step(self.args, self.state, self.control)
 
-            found = read_states(
-                whole(self.model_wrapped), here, pad_token_id=self._tokenizer.pad_token_id, progress=read
+            found = read_rows(
+                whole(self.model_wrapped), here, read, pad_token_id=self._tokenizer.pad_token_id, progress=told
             )
         reshard(self.model)
-        gathered = gather_object([(place * count + index, states) for place, states in enumerate(found)])
-        return [states for _, states in sorted(gathered, key=lambda entry: entry[0])][: len(rows)]
+        gathered = gather_object([(place * count + index, each) for place, each in enumerate(found)])
+        return [each for _, each in sorted(gathered, key=lambda entry: entry[0])][: len(rows)]
 
     def make_screen(
         self,

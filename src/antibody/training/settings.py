@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from antibody.errors import UsageError
-from antibody.names import Dtype, Gate, Rule, Score
+from antibody.names import Average, Dtype, Gate, Rule, Score
 
 POSITIVE = (
     "steps",
@@ -237,27 +237,32 @@ class FinetuningSettings(TrainingSettings):
         refusals: JSONL with a `text` a line: the refusals rows are compared with. Default: those of the aligned run.
         score: mean (a token, published code, default) or sum (the paper's text).
         tau: Temperature of the rows' softmax, default 1.
-        gate: anchor (default), mask or off (the published method). Other methods have none.
+        average: row (default), where a row's weight is its share of the loss, or token (published), where long
+            responses have more.
+        gate: anchor (default), mask or off (published). Other methods have none.
         gate_threshold: Probability of being benign below which a row is withheld, default 0.8.
         anchors: Rows that share every step under gate anchor, and that lisa and safeinstr train on. Default: those of
             the aligned run.
         anchor_rows: Anchors of every step, default 4.
         anchor_floor: The anchors' least share of a step, default 0.2.
+        anchor_scale: How strongly anchors hold the model near the aligned one, default 16.
         shuffle: Train on the rows in a new order every epoch, instead of the file's.
         allow_unaligned: Weigh rows by a model that no run of ours aligned.
     """
 
-    named = ("score", "tau", "gate", "gate_threshold", "anchor_rows", "anchor_floor")
+    named = ("score", "tau", "average", "gate", "gate_threshold", "anchor_rows", "anchor_floor", "anchor_scale")
 
     data: str
     data_format: str | None = None
     refusals: str | None = None
     score: Score | None = None
     tau: float | None = None
+    average: Average | None = None
     gate: Gate | None = None
     gate_threshold: float | None = None
     anchors: str | None = None
     anchor_rows: int | None = None
     anchor_floor: float | None = None
+    anchor_scale: float | None = None
     shuffle: bool = True
     allow_unaligned: bool = False

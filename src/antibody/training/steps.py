@@ -7,9 +7,14 @@ from typing import Any
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from antibody.objectives.likelihood import compared_likelihoods, model_likelihoods, model_token_likelihoods
+from antibody.objectives.likelihood import (
+    compared_likelihoods,
+    model_divergences,
+    model_likelihoods,
+    model_token_likelihoods,
+)
 from antibody.objectives.processes import Processes
-from antibody.objectives.step import Batch, LayerStates, RowLikelihoods, TokenLikelihoods
+from antibody.objectives.step import Batch, LayerStates, Reference, RowLikelihoods, TokenLikelihoods
 from antibody.training.blocks import attended, by_layer
 
 
@@ -60,6 +65,10 @@ class ModelStep:
     def token_likelihoods(self, batch: Batch) -> TokenLikelihoods:
         with self.autocast():
             return model_token_likelihoods(self.model, batch)
+
+    def divergences(self, batch: Batch, reference: Reference) -> RowLikelihoods:
+        with self.autocast():
+            return model_divergences(self.model, batch, reference)
 
     def attended(self, batch: Batch, shifts: Sequence[Tensor] | None = None) -> tuple[RowLikelihoods, Sequence[Tensor]]:
         with self.autocast():

@@ -74,6 +74,7 @@ def _make(stage: Stage, base: str, folder: Folder, library: Library) -> None:
     except Exception as error:
         write_json(folder.stage_error(stage.key), {"error": {"message": str(error)}})
         raise
+    folder.stage_error(stage.key).unlink(missing_ok=True)
     seconds = round(time.perf_counter() - started, 1)
     write_json(folder.model(stage.key), {"seconds": seconds, "peak_gb": peak_gb()})
 

@@ -6,6 +6,7 @@ directory stays good. Labels and settings without influence on a result are no p
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from antibody.benchmarks.compare.checking import ROWS_OF_ALIGNMENT, ROWS_OF_FINETUNING, stages_of
@@ -96,7 +97,14 @@ class Plan:
 
     def cells_of(self, model: Model) -> list[Cell]:
         """The cells of a model, each once."""
-        return list({cell.key: cell for cell in self.cells if cell.model.key == model.key}.values())
+        return self._by_model[model.key]
+
+    @cached_property
+    def _by_model(self) -> dict[str, list[Cell]]:
+        cells: dict[str, dict[str, Cell]] = {key: {} for key in self.models}
+        for cell in self.cells:
+            cells[cell.model.key][cell.key] = cell
+        return {key: list(own.values()) for key, own in cells.items()}
 
 
 def make_plan(document: Document, config: Comparison, library: Library) -> Plan:

@@ -106,6 +106,7 @@ def compare(config_file: Path, output: Path, *, data: Path | None = None, keep_r
             try:
                 _measure(model, todo, opened, judges, keep_runs=keep_runs)
             except TakenError:
+                console.print("put back: another process is at its alignment")
                 return False
             _free_memory()
         return True

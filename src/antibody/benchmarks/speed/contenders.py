@@ -37,6 +37,7 @@ Contender = Literal["hf_trainer", "trl", "textbook", "antibody", "antibody_gate"
 
 STAGES: tuple[Stage, ...] = ("finetune", "align")
 # `antibody` is the published method, as the textbook's is; `antibody_gate` the default, whose anchors share every step.
+PUBLISHED = {"gate": "off", "average": "token"}
 CONTENDERS: dict[Stage, tuple[Contender, ...]] = {
     "finetune": ("hf_trainer", "trl", "textbook", "antibody", "antibody_gate"),
     "align": ("hf_trainer", "trl", "textbook", "antibody"),
@@ -158,9 +159,10 @@ def build(case: Case, loaded: BaseModel, rows: Rows, *, steps: int, output: Path
         options |= {"max_length": settings.max_length, "micro_batch_size": case.micro_batch_size}
         given = {"train_dataset": rows.rows, "processing_class": tokenizer}
         if case.stage == "finetune":
-            gate = "anchor" if case.contender == "antibody_gate" else "off"
-            trainer = AntibodyTrainer(model, AntibodyConfig(**options, gate=gate), **given)
-            if gate == "anchor":
+            if case.contender == "antibody":
+                options |= PUBLISHED
+            trainer = AntibodyTrainer(model, AntibodyConfig(**options), **given)
+            if trainer.args.gate != "off":
                 # The one look at the upload is no part of a step. It found nothing to withhold.
                 trainer.audit.screened = Judged([0.0] * len(rows.rows), [1.0] * len(rows.rows))
         else:
