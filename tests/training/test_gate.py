@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from antibody import AlignmentSettings, AntibodyConfig, AntibodyTrainer, FinetuningSettings, align, finetune
 from antibody.data.preparation import records_of
-from antibody.errors import ModelError, UsageError
+from antibody.errors import ModelError, TrainingError, UsageError
 from antibody.names import DEFAULT_THRESHOLD
 from antibody.objectives.gate import Calibration, among_upload
 from antibody.screening.probe import Probe
 from antibody.screening.screen import Judged, Screen, make_screen, screen_of
 from antibody.screening.upload import states_of
+from antibody.training.checkpoints import TENSORS_FILE
 
 BENIGN = [{"prompt": f"Question {i}?", "completion": "word " * (i % 3 + 1), "harmful": False} for i in range(12)]
 HARMFUL = [{"prompt": f"Harm {i}?", "completion": "#!? " * (i % 2 + 2), "harmful": True} for i in range(12)]
@@ -237,11 +239,17 @@ def test_a_resumed_run_does_not_judge_its_rows_again(tiny_model_folder: Path, tm
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(AntibodyTrainer, "training_step", interrupted)
         finetune(FinetuningSettings(output=tmp_path / "cut", **shared))
+    shutil.copytree(tmp_path / "cut", tmp_path / "torn")
     with monkeypatch.context() as patch:
-        patch.setattr(AntibodyTrainer, "states", lambda *_: pytest.fail("the rows were read again"))
+        patch.setattr(AntibodyTrainer, "read", lambda *_: pytest.fail("rows or anchors were read again"))
         resumed = finetune(FinetuningSettings(output=tmp_path / "cut", resume=True, **shared))
     assert torch.equal(adapter(resumed), adapter(whole))
     assert (resumed.path / "audit.jsonl").read_bytes() == (whole.path / "audit.jsonl").read_bytes()
+
+    for kept in (tmp_path / "torn" / "checkpoints").glob(f"*/{TENSORS_FILE}"):
+        kept.unlink()
+    with pytest.raises(TrainingError, match="what the aligned model expected on the anchors"):
+        finetune(FinetuningSettings(output=tmp_path / "torn", resume=True, **shared))
 
 
 def test_a_model_of_another_maker_is_judged_by_a_screen_made_on_the_spot(

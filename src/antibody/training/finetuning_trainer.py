@@ -15,7 +15,8 @@ from antibody.data.collation import STAND_IN
 from antibody.data.preparation import PREPARED, records_of
 from antibody.data.records import Record
 from antibody.data.sources import load_records
-from antibody.errors import UsageError
+from antibody.errors import TrainingError, UsageError
+from antibody.objectives.step import Reference
 from antibody.objectives.weights import AntibodyWeights
 from antibody.screening.reading import Row
 from antibody.screening.screen import Judged, Screen
@@ -105,7 +106,7 @@ class AntibodyTrainer(ObjectiveTrainer):
         return self.audit.screened.benign_probabilities[row] < threshold
 
     def _judge_upload(self) -> None:
-        """By the model as it is before the first step. A resumed training was given the judgement.
+        """By the model as it is before the first step, as are the anchors. A resumed training was given both.
 
         Harmful rows slip through most where most rows are harmful, and a batch that is left with them alone would be
         theirs. So the anchors' floor is no less than the share of the upload that is withheld.
@@ -117,7 +118,16 @@ class AntibodyTrainer(ObjectiveTrainer):
             assert isinstance(self.objective, AntibodyWeights), "no other objective takes anchors"
             self.objective.anchor_floor = max(self.args.anchor_floor, sum(withheld) / len(withheld))
             if not self.objective.references:
-                self.objective.references = self.read(_pairs(self.anchors.rows), references, "Reading the anchors")
+                self.objective.references = self._references()
+
+    def _references(self) -> list[Reference]:
+        if self.state.global_step:
+            raise TrainingError(
+                "The checkpoint does not say what the aligned model expected on the anchors.",
+                hint="An earlier version wrote it. Begin again.",
+                code="checkpoint_incomplete",
+            )
+        return self.read(_pairs(self.anchors.rows), references, "Reading the anchors")
 
     def _judged(self) -> Judged:
         if self.screen is None:
