@@ -87,7 +87,7 @@ class AntibodyWeights:
         tau: float,
         average: str = "row",
         anchor_floor: float | None = None,
-        anchor_scale: float = 16.0,
+        anchor_scale: float = 8.0,
     ) -> None:
         self.score = SCORES[score]
         self.tau = tau

@@ -13,7 +13,7 @@ def antibody_weights(
     gate_threshold: float = DEFAULT_THRESHOLD,
     anchor_rows: int = 4,
     anchor_floor: float = 0.2,
-    anchor_scale: float = 16.0,
+    anchor_scale: float = 8.0,
 ) -> AntibodyWeights:
     """The objective of `antibody.objectives.weights`; gate ``off`` with average ``token`` is the published method.
 

@@ -245,7 +245,7 @@ class FinetuningSettings(TrainingSettings):
             the aligned run.
         anchor_rows: Anchors of every step, default 4.
         anchor_floor: The anchors' least share of a step, default 0.2.
-        anchor_scale: How strongly anchors hold the model near the aligned one, default 16.
+        anchor_scale: How strongly anchors hold the model near the aligned one, default 8.
         shuffle: Train on the rows in a new order every epoch, instead of the file's.
         allow_unaligned: Weigh rows by a model that no run of ours aligned.
     """
