@@ -64,7 +64,7 @@ def test_divergence_is_that_of_each_row_alone_and_its_gradient_vanishes_where_no
     rows = batch(RESPONSES)
     with torch.no_grad():
         whole, few = (model_reference(model, rows, size) for size in (10**6, 4))
-    assert gradient(model, model_divergences(model, rows, whole).nll.sum()).abs().max() < 1e-9
+    assert gradient(model, model_divergences(model, rows, whole).kl.sum()).abs().max() < 1e-9
     before = [_answer_log_probs(model, *row) for row in zip(PROMPTS, RESPONSES, strict=True)]
     with torch.no_grad():
         for parameter in model.parameters():
@@ -74,10 +74,10 @@ def test_divergence_is_that_of_each_row_alone_and_its_gradient_vanishes_where_no
     found = model_divergences(model, rows, whole)
     assert found.tokens.tolist() == [4, 2, 6]
     # The tokens left over, of which there are none, count as one in a million.
-    torch.testing.assert_close(found.nll, expected, atol=1e-5, rtol=0)
-    lower = model_divergences(model, rows, few).nll
+    torch.testing.assert_close(found.kl, expected, atol=1e-5, rtol=0)
+    lower = model_divergences(model, rows, few).kl
     assert (lower > 0).all()
-    assert (lower < found.nll).all()
+    assert (lower < found.kl).all()
 
 
 def test_divergence_counts_what_a_reference_left_out_as_one_outcome() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from antibody.objectives.likelihood import divergence
 from antibody.objectives.processes import Processes
-from antibody.objectives.step import Batch, LayerStates, Reference, RowLikelihoods, TokenLikelihoods
+from antibody.objectives.step import Batch, LayerStates, Reference, RowDivergences, RowLikelihoods, TokenLikelihoods
 
 VOCABULARY, FEATURES, HIDDEN = 5, 3, 4
 
@@ -66,12 +66,12 @@ class ToyStep:
         log_probs = (batch["x"] @ self.weight.T).log_softmax(dim=1)
         return TokenLikelihoods(-log_probs.gather(1, batch["y"].clamp(min=0)) * present, present)
 
-    def divergences(self, batch: Batch, reference: Reference) -> RowLikelihoods:
+    def divergences(self, batch: Batch, reference: Reference) -> RowDivergences:
         """The model expects the same at each position of a response."""
         tokens = (batch["y"] >= 0).sum(dim=1)
         logits = (batch["x"] @ self.weight.T).repeat_interleave(tokens, dim=0)
         parts = divergence(logits, reference).split(tokens.tolist())
-        return RowLikelihoods(nll=torch.stack([part.sum() for part in parts]), tokens=tokens)
+        return RowDivergences(kl=torch.stack([part.sum() for part in parts]), tokens=tokens)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()

@@ -23,6 +23,16 @@ def test_nothing_to_draw_is_no_figure() -> None:
     assert reliability_figure([{"predicted": 0.1, "observed": None, "rows": 3}, {}]) is None
 
 
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [("loss_anchor", "anchors"), ("anchor_drift", "anchors: drift from the aligned model")],
+)
+def test_what_anchors_do_is_drawn_for_lisa_and_for_the_gate(metric: str, name: str) -> None:
+    figure = training_figure([{"step": 1, "loss": 2.0, metric: 1.0}, {"step": 2, "loss": 1.0, metric: 0.5}])
+    assert figure is not None
+    assert [curve.name for curve in figure.data] == ["training loss", name]
+
+
 def test_a_missing_share_is_a_gap_and_not_zero() -> None:
     rows = [{"step": step, "weight_share_harmful": share} for step, share in enumerate([0.5, math.nan, 0.25])]
     figure = weight_share_figure(rows)

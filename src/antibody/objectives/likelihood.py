@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
-from antibody.objectives.step import Batch, Reference, RowLikelihoods, TokenLikelihoods
+from antibody.objectives.step import Batch, Reference, RowDivergences, RowLikelihoods, TokenLikelihoods
 
 IGNORED = -100
 
-# What is left of a distribution beside its likeliest tokens counts as no less: its logarithm is taken.
+# What is left of a distribution beside its likeliest tokens counts as no less, because its logarithm is taken.
+# ASSUMPTION: a millionth is nothing.
 LEAST_REST = 1e-6
 
 # A shorter prefix costs more in bookkeeping than it saves. ASSUMPTION.
@@ -54,21 +55,21 @@ def model_token_likelihoods(model: Any, batch: Batch) -> TokenLikelihoods:
 def model_reference(model: Any, batch: Batch, size: int) -> Reference:
     """What a model expects at each position before a response token: its ``size`` likeliest tokens, or all it has."""
     logits, _, _ = _forward(model, batch)
-    log_probs, tokens = _precise(logits).log_softmax(dim=1).topk(min(size, logits.shape[1]), dim=1)
-    return Reference(tokens, log_probs)
+    likeliest, tokens = logits.topk(min(size, logits.shape[1]), dim=1)
+    return Reference(tokens, _precise(likeliest) - _precise(logits).logsumexp(dim=1, keepdim=True))
 
 
-def model_divergences(model: Any, batch: Batch, reference: Reference) -> RowLikelihoods:
+def model_divergences(model: Any, batch: Batch, reference: Reference) -> RowDivergences:
     """`divergence` of every row under a causal language model, summed over its response tokens, with their count."""
     logits, targets, _ = _forward(model, batch)
-    return _by_row(divergence(logits, reference), targets)
+    return RowDivergences(*_by_row(divergence(logits, reference), targets))
 
 
 def divergence(logits: Tensor, reference: Reference) -> Tensor:
     """``KL(p ‖ q)`` at each position, in nats: how far a model's q has gone from the reference's p.
 
-    Over k + 1 outcomes: the tokens that the reference kept, and all others together. That is at most the divergence
-    over the whole vocabulary, and 0 where q is p.
+    Over k + 1 outcomes: the tokens that the reference kept, and all others together. That is no more than the
+    divergence over the whole vocabulary, but for the floor of the rest, and 0 where q is p.
 
     Args:
         logits: ``[K, V]``, of the model.
@@ -157,14 +158,14 @@ def row_likelihoods(logits: Tensor, targets: Tensor) -> RowLikelihoods:
         logits: ``[K, V]``, one for each target that counts, row by row. The sum is made in float32 at least.
         targets: ``[B, T]``, -100 where none counts.
     """
-    return _by_row(token_nll(logits, targets), targets)
+    return RowLikelihoods(*_by_row(token_nll(logits, targets), targets))
 
 
-def _by_row(found: Tensor, targets: Tensor) -> RowLikelihoods:
-    """Sums a value ``[K]`` of each target that counts by row."""
+def _by_row(found: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """A value ``[K]`` of each target that counts, summed by row, and how many there are of a row; each ``[B]``."""
     scored = targets != IGNORED
     by_row = found.new_zeros(scored.shape).masked_scatter(scored, found)
-    return RowLikelihoods(nll=by_row.sum(dim=1), tokens=scored.sum(dim=1))
+    return by_row.sum(dim=1), scored.sum(dim=1)
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:

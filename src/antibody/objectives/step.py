@@ -15,7 +15,7 @@ from antibody.objectives.processes import Processes
 
 Batch = Mapping[str, Tensor]
 
-# What an objective keeps from step to step: numbers, and lists of tensors, one for each trainable parameter.
+# What an objective keeps from step to step: numbers, and lists of tensors, such as one for each trainable parameter.
 State = dict[str, float | list[Tensor] | None]
 
 # Dropout in the model, activations that are computed again in backward, parameters in parts, several processes.
@@ -67,6 +67,18 @@ class Reference(NamedTuple):
     log_probs: Tensor
 
 
+class RowDivergences(NamedTuple):
+    """How far a model has gone from a reference on each row's response.
+
+    Attributes:
+        kl: ``[B]``, summed over the response's tokens, in nats.
+        tokens: ``[B]``, as in `RowLikelihoods`.
+    """
+
+    kl: Tensor
+    tokens: Tensor
+
+
 class LayerStates(NamedTuple):
     """One forward pass, seen at every depth.
 
@@ -112,8 +124,8 @@ class Step(Protocol):
     def token_likelihoods(self, batch: Batch) -> TokenLikelihoods:
         """One forward pass at the parameters as they are now, token by token."""
 
-    def divergences(self, batch: Batch, reference: Reference) -> RowLikelihoods:
-        """One forward pass, against what another model expected at the same positions: see `divergence`."""
+    def divergences(self, batch: Batch, reference: Reference) -> RowDivergences:
+        """One forward pass, against what another model expected at the same positions."""
 
     def attended(self, batch: Batch, shifts: Sequence[Tensor] | None = None) -> tuple[RowLikelihoods, Sequence[Tensor]]:
         """One forward pass, and what each attention block gave in it, ``[B, T, H]``, moved by its shift."""

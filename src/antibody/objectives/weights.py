@@ -160,12 +160,15 @@ class AntibodyWeights:
     def _drift(self, step: Step, batch: Batch) -> tuple[Tensor, Tensor]:
         """D_j of each anchor of a micro-batch, and 1; 0 and 0 of a row that only stands in."""
         # A row that stands in has a negative index, and no position of its own.
-        kept = [self.references[row] for row in batch["row"].tolist() if row >= 0] or [self.references[0][:0]]
-        tokens, log_probs = (torch.cat(parts).to(batch["row"].device) for parts in zip(*kept, strict=True))
-        found = step.divergences(batch, Reference(tokens, log_probs))
-        return found.nll / found.tokens.clamp(min=1), (found.tokens > 0).long()
+        nothing = Reference(*(part[:0] for part in self.references[0]))
+        chosen = [self.references[row] if row >= 0 else nothing for row in batch["row"].tolist()]
+        reference = Reference(*(torch.cat(parts).to(batch["row"].device) for parts in zip(*chosen, strict=True)))
+        found = step.divergences(batch, reference)
+        return found.kl / found.tokens.clamp(min=1), (found.tokens > 0).long()
 
     def state_dict(self) -> State:
+        if not self.references:
+            return {}
         return {f"reference_{name}": [getattr(each, name) for each in self.references] for name in Reference._fields}
 
     def load_state_dict(self, state: State) -> None:

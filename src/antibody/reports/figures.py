@@ -16,6 +16,7 @@ LOSSES = {
     "loss_harmful": "harmful answers",
     "loss_harmful_perturbed": "harmful answers after a simulated attack step",
     "loss_refusal": "refusals after a simulated attack step",
+    "loss_anchor": "anchors",
     "anchor_drift": "anchors: drift from the aligned model",
 }
 
@@ -168,12 +169,14 @@ def training_figure(metrics: list[Fields]) -> go.Figure | None:
             x=steps, y=values, mode="lines", name="λ_t", line={"color": COLOURS[4], "width": 3}, row=1, col=1
         )
         figure.update_yaxes(title_text="λ_t", row=1, col=1)
-    for key, colour in zip(LOSSES, (COLOURS[0], BENIGN, HARMFUL, "#d99a00", "#9b4f8e", COLOURS[4]), strict=True):
+    for key, colour in zip(
+        LOSSES, (COLOURS[0], BENIGN, HARMFUL, "#d99a00", "#9b4f8e", COLOURS[4], COLOURS[4]), strict=True
+    ):
         if key in losses:
             values = [number(row, key) for row in metrics]
             line = {"color": colour, "width": 2, "dash": "dot" if key == "loss_harmful_perturbed" else "solid"}
             figure.add_scatter(x=steps, y=values, mode="lines", name=LOSSES[key], line=line, row=len(heights), col=1)
-    figure.update_yaxes(title_text="Loss per token", row=len(heights), col=1)
+    figure.update_yaxes(title_text="Nats per token", row=len(heights), col=1)
     figure.update_xaxes(title_text="Step", row=len(heights), col=1)
     figure.update_layout(showlegend=True)
     return styled(figure, height=520 if weighed else 360)

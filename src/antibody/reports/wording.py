@@ -264,7 +264,7 @@ def _limits_of_gates(runs: list[Run]) -> list[str]:
     if "off" in gates:
         found.append(
             "An upload that is all harmful (100% poison) and batch size 1 are not covered without a gate: the "
-            "published weights are relative to the batch, so there is nothing to prefer."
+            "weights are relative to the batch, so there is nothing to prefer."
         )
     if gates - {"off"}:
         against = "there are only the anchors" if "anchor" in gates else "gate mask has nothing"

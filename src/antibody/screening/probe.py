@@ -81,7 +81,8 @@ def batch_states(model: Any, batch: dict[str, Tensor]) -> list[States]:
     for hidden, answered in zip(_hidden_states(model, batch), batch["labels"].cpu() != IGNORED, strict=True):
         places = answered.nonzero().flatten()
         chunks = [part.mean(dim=0) for part in torch.split(hidden[places], CHUNK)]
-        found.append(States(hidden[places[0] - 1].numpy(), torch.stack(chunks).numpy()))
+        # A copy: a view would keep the whole batch's states.
+        found.append(States(hidden[places[0] - 1].numpy().copy(), torch.stack(chunks).numpy()))
     return found
 
 

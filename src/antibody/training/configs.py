@@ -138,7 +138,8 @@ class ObjectiveConfig(SFTConfig):  # type: ignore[misc]
 
 @dataclass
 class AntibodyConfig(ObjectiveConfig):
-    """`trl.SFTConfig` for stage 2. Defaults are the published ones (arXiv 2603.00498 and its code).
+    """`trl.SFTConfig` for stage 2. Defaults are the published ones (arXiv 2603.00498 and its code), but for the gate,
+    its anchors and the average.
 
     Args:
         score: ``mean`` (published code) or ``sum`` (the paper's text).

@@ -16,6 +16,7 @@ from antibody.data.preparation import PREPARED, records_of
 from antibody.data.records import Record
 from antibody.data.sources import load_records
 from antibody.errors import TrainingError, UsageError
+from antibody.files import sha256_of
 from antibody.objectives.step import Reference
 from antibody.objectives.weights import AntibodyWeights
 from antibody.screening.reading import Row
@@ -65,7 +66,9 @@ class AntibodyTrainer(ObjectiveTrainer):
         if "anchors" in self.objective.batches:
             if anchors is None or PREPARED not in anchors.column_names:
                 anchors = self._prepared(self._anchors(), self.args.max_length, refusals=False)
-            self.anchors = RowStream(anchors, seed=self.args.seed)
+            # A part of a prepared data set has the indices of the whole.
+            rows = [row | {"row": index} for index, row in enumerate(anchors)]
+            self.anchors = RowStream(rows, seed=self.args.seed)
 
     def _anchors(self) -> list[Record]:
         if self._given_anchors is not None:
@@ -127,7 +130,9 @@ class AntibodyTrainer(ObjectiveTrainer):
                 hint="An earlier version wrote it. Begin again.",
                 code="checkpoint_incomplete",
             )
-        return self.read(_pairs(self.anchors.rows), references, "Reading the anchors")
+        # The whole head is read, as in a step.
+        size = self.args.micro_batch_size or self.args.per_device_train_batch_size
+        return self.read(_pairs(self.anchors.rows), references, "Reading the anchors", size)
 
     def _judged(self) -> Judged:
         if self.screen is None:
@@ -143,8 +148,10 @@ class AntibodyTrainer(ObjectiveTrainer):
         order = super()._order() | {"gate": self.args.gate}
         if self.args.gate != "off":
             order["gate_threshold"] = self.args.gate_threshold
+        if self.objective.judges:
+            order["average"] = self.args.average
         if "anchors" in self.objective.batches:
-            order |= {"anchors": len(self.anchors.rows), "anchor_rows": self.args.anchor_rows}
+            order |= {"anchors": sha256_of(_pairs(self.anchors.rows)), "anchor_rows": self.args.anchor_rows}
         return order
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:

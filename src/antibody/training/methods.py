@@ -1,7 +1,7 @@
 """Every method of both stages by name.
 
-A method is one file, whose objective's keyword arguments default to the published settings, and one line here. Every
-alignment combines with every fine-tuning. docs/methods.md shows how to add one.
+A method is one file, whose objective's keyword arguments default to the published settings (or, of what we add, to what
+was measured), and one line here. Every alignment combines with every fine-tuning. docs/methods.md shows how to add one.
 """
 
 import inspect
@@ -36,7 +36,7 @@ class Method:
     Attributes:
         title: Its name in tables.
         source: Where it was published; empty for the plain baseline.
-        build: Makes the objective. Its keyword arguments are options, their defaults the published values.
+        build: Makes the objective. Its keyword arguments are options.
         rows: Takes the upload and what is `Provided`, and gives the rows to train on; its keyword arguments are options
             too. None leaves the upload as it is.
         reads_anchors: Whether ``rows`` reads the anchors.
@@ -52,7 +52,7 @@ class Method:
 
     @property
     def options(self) -> dict[str, Option]:
-        """Every option by name, with its published value."""
+        """Every option by name, with its default."""
         return _keywords(self.build) | (_keywords(self.rows) if self.rows is not None else {})
 
     def objective(self, options: Mapping[str, Option]) -> Objective:
@@ -119,7 +119,7 @@ _ANY = ("0 or more", lambda value: value >= 0)
 
 
 def options_of(methods: Mapping[str, Method], name: str, given: Mapping[str, Option]) -> dict[str, Option]:
-    """All options of a method: those that are given and not None, else the published ones.
+    """All options of a method: those that are given and not None, else the defaults.
 
     Raises:
         UsageError: ``unknown_name``, ``conflict`` where the method takes no such option, or ``out_of_range``.

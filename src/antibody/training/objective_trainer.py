@@ -251,7 +251,11 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         return self.read(rows, batch_states, description)
 
     def read(
-        self, rows: Sequence[Row], read: Callable[[Any, dict[str, Tensor]], Sequence[Found]], description: str
+        self,
+        rows: Sequence[Row],
+        read: Callable[[Any, dict[str, Tensor]], Sequence[Found]],
+        description: str,
+        batch_size: int = 16,
     ) -> list[Found]:
         """What is read of rows in the model as it is now. The processes share the work."""
         count, index = self.processes.count, self.accelerator.process_index
@@ -266,8 +270,9 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 self.callback_handler.on_prediction_step(self.args, self.state, self.control)
 
             found = read_rows(
-                whole(self.model_wrapped), here, read, pad_token_id=self._tokenizer.pad_token_id, progress=told
-            )
+                whole(self.model_wrapped), here, read, pad_token_id=self._tokenizer.pad_token_id,
+                batch_size=batch_size, progress=told,
+            )  # fmt: skip
         reshard(self.model)
         gathered = gather_object([(place * count + index, each) for place, each in enumerate(found)])
         return [each for _, each in sorted(gathered, key=lambda entry: entry[0])][: len(rows)]

@@ -18,4 +18,5 @@ def references(model: Any, batch: dict[str, Tensor]) -> list[Reference]:
     found = model_reference(model, batch, KEPT)
     lengths = (batch["labels"] != IGNORED).sum(dim=1).tolist()
     parts = (torch.split(tensor.cpu(), lengths) for tensor in (found.tokens.int(), found.log_probs))
-    return [Reference(*row) for row in zip(*parts, strict=True)]
+    # A part by itself would keep, and send to other processes, the whole that it is a view of.
+    return [Reference(tokens.clone(), log_probs.clone()) for tokens, log_probs in zip(*parts, strict=True)]

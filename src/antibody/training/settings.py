@@ -71,7 +71,7 @@ class TrainingSettings:
         output: The run directory to make.
         method: antibody, or a baseline: sft; in stage 1 booster, vaccine or repnoise; in stage 2 lisa, safeinstr,
             constrained_sft or moderation.
-        options: Options of the method by name, as in --options.rho 2; default: the published ones.
+        options: Options of the method by name, as in --options.rho 2; default: those of docs/methods.md.
         preset: Adapter and training length: paper, small, or auto (small for the bundled model).
         steps: Optimiser steps; default from the preset.
         epochs: Passes over the data, instead of steps.

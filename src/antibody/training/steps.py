@@ -14,7 +14,7 @@ from antibody.objectives.likelihood import (
     model_token_likelihoods,
 )
 from antibody.objectives.processes import Processes
-from antibody.objectives.step import Batch, LayerStates, Reference, RowLikelihoods, TokenLikelihoods
+from antibody.objectives.step import Batch, LayerStates, Reference, RowDivergences, RowLikelihoods, TokenLikelihoods
 from antibody.training.blocks import attended, by_layer
 
 
@@ -66,7 +66,7 @@ class ModelStep:
         with self.autocast():
             return model_token_likelihoods(self.model, batch)
 
-    def divergences(self, batch: Batch, reference: Reference) -> RowLikelihoods:
+    def divergences(self, batch: Batch, reference: Reference) -> RowDivergences:
         with self.autocast():
             return model_divergences(self.model, batch, reference)
 
