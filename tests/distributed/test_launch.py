@@ -109,10 +109,10 @@ def kills_worker(name: str) -> Callable[[subprocess.Popen[str]], None]:
 
 
 def stopped(command: list[str], output: Path, stop: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
-    """Runs a command, stops it after the fifth step, and returns its exit code and standard error."""
+    """Runs a command, stops it after the third step, and returns its exit code and standard error."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     metrics = output / "metrics.jsonl"
-    while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < 5):
+    while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < 3):
         time.sleep(0.01)
     assert process.poll() is None, "it ended before it could be stopped"
     stop(process)

@@ -19,7 +19,9 @@ from service.conftest import Server, eventually, finished, rows
 from antibody.service.serve import NICER
 
 MESSAGES: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
-METHOD: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}
+# Steps so long that the tiny model answers otherwise than it was aligned to.
+HYPERPARAMETERS = {"n_epochs": 3, "learning_rate_multiplier": 20}
+METHOD: Any = {"type": "supervised", "supervised": {"hyperparameters": HYPERPARAMETERS}}
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def test_a_job_from_upload_to_chat(client: OpenAI, job: Any) -> None:
     assert job.error is None
     assert job.fine_tuned_model == f"ft:tiny:acme:our-model:{job.id.removeprefix('ftjob-')}"
     assert (job.hyperparameters.batch_size, job.hyperparameters.n_epochs) == (4, 3)
-    assert job.hyperparameters.learning_rate_multiplier == 1.0
+    assert job.hyperparameters.learning_rate_multiplier == 20
     assert job.method.supervised.hyperparameters.n_epochs == 3
     assert (job.seed, job.metadata, job.integrations) == (7, {"team": "blue"}, None)
     assert job.finished_at >= job.created_at
