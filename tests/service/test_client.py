@@ -20,8 +20,8 @@ from antibody.service.serve import NICER
 
 MESSAGES: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
 # Steps so long that the tiny model answers otherwise than it was aligned to.
-HYPERPARAMETERS = {"n_epochs": 3, "learning_rate_multiplier": 20}
-METHOD: Any = {"type": "supervised", "supervised": {"hyperparameters": HYPERPARAMETERS}}
+LONG_STEPS = {"n_epochs": 3, "learning_rate_multiplier": 20}
+METHOD: Any = {"type": "supervised", "supervised": {"hyperparameters": LONG_STEPS}}
 
 
 @contextmanager
@@ -255,11 +255,13 @@ def test_the_async_client(server: Server) -> None:
     async def script() -> None:
         async with AsyncOpenAI(base_url=server.base_url, api_key=server.key("async")) as client:
             training = await client.files.create(file=("train.jsonl", rows(10)), purpose="fine-tune")
-            job = await client.fine_tuning.jobs.create(model="tiny", training_file=training.id, method=METHOD)
+            usual: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}
+            job = await client.fine_tuning.jobs.create(model="tiny", training_file=training.id, method=usual)
             while job.status not in ("succeeded", "failed"):
                 await asyncio.sleep(0.2)
                 job = await client.fine_tuning.jobs.retrieve(job.id)
             assert job.status == "succeeded"
+            assert job.hyperparameters.learning_rate_multiplier == 1.0
             assert [each.id async for each in client.fine_tuning.jobs.list()] == [job.id]
             stream = await client.chat.completions.create(
                 model=str(job.fine_tuned_model), messages=MESSAGES, max_tokens=3, stream=True

@@ -69,6 +69,7 @@ class AntibodyTrainer(ObjectiveTrainer):
             # A part of a prepared data set has the indices of the whole.
             rows = [row | {"row": index} for index, row in enumerate(anchors)]
             self.anchors = RowStream(rows, seed=self.args.seed)
+            self._anchors_sha256 = sha256_of(_pairs(rows))
 
     def _anchors(self) -> list[Record]:
         if self._given_anchors is not None:
@@ -151,7 +152,7 @@ class AntibodyTrainer(ObjectiveTrainer):
         if self.objective.judges:
             order["average"] = self.args.average
         if "anchors" in self.objective.batches:
-            order |= {"anchors": sha256_of(_pairs(self.anchors.rows)), "anchor_rows": self.args.anchor_rows}
+            order |= {"anchors": self._anchors_sha256, "anchor_rows": self.args.anchor_rows}
         return order
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:

@@ -37,11 +37,11 @@ Contender = Literal["hf_trainer", "trl", "textbook", "antibody", "antibody_gate"
 
 STAGES: tuple[Stage, ...] = ("finetune", "align")
 # `antibody` is the published method, as the textbook's is; `antibody_gate` the default, whose anchors share every step.
-PUBLISHED = {"gate": "off", "average": "token"}
 CONTENDERS: dict[Stage, tuple[Contender, ...]] = {
     "finetune": ("hf_trainer", "trl", "textbook", "antibody", "antibody_gate"),
     "align": ("hf_trainer", "trl", "textbook", "antibody"),
 }
+PUBLISHED = {"gate": "off", "average": "token"}
 
 
 @dataclass(frozen=True)
