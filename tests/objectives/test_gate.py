@@ -6,7 +6,7 @@ import torch
 from objectives.test_weights import REFUSALS, ROWS, WEIGHT, derived
 from objectives.toy import ToyStep, numeric_gradient, rows
 
-from antibody.objectives.gate import Calibration, among_upload, anchor_share
+from antibody.objectives.gate import Calibration, among_upload, anchor_share, step_scale
 from antibody.objectives.step import Reference
 from antibody.objectives.weights import AntibodyWeights
 
@@ -120,6 +120,19 @@ def test_anchors_are_silent_where_nothing_has_drifted_and_come_through_a_checkpo
     result = resumed(toy)
     assert result.metrics["anchor_drift"] == pytest.approx(0.0, abs=1e-12)
     np.testing.assert_allclose(toy.direction, 0.7 * derived("mean", 1.0, "row", ALIGNED)[0], atol=1e-9)
+
+
+def test_steps_are_shortened_where_the_last_of_them_drifted() -> None:
+    """D̄ of a step that drifted by D, then of one that did not, is D and 0.7 D; s = min(1, D_0 / D̄)."""
+    drifted = drift(WEIGHT)
+    objective = AntibodyWeights(score="mean", tau=1.0, anchor_floor=0.3, anchor_tolerance=drifted / 4)
+    objective.references = references()
+    assert objective(step(kept=16, withheld=0)).scale == pytest.approx(1 / 4)
+    resumed = AntibodyWeights(score="mean", tau=1.0, anchor_floor=0.3, anchor_tolerance=drifted / 4)
+    resumed.load_state_dict(objective.state_dict())
+    toy = ToyStep(ALIGNED, {"rows": ROWS, "refusals": REFUSALS, "anchors": ANCHORS})
+    assert resumed(toy).scale == pytest.approx(1 / 4 / 0.7)
+    assert [step_scale(each, 0.02) for each in (0.0, 0.02, 0.08)] == [1.0, 1.0, 0.25]
 
 
 @pytest.mark.parametrize("floor", [None, 0.3])

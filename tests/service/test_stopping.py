@@ -67,7 +67,7 @@ def test_while_rows_are_screened(
 
         return read_rows(*arguments, progress=told, **options)
 
-    monkeypatch.setattr("antibody.training.objective_trainer.read_rows", stopped_meanwhile)
+    monkeypatch.setattr("antibody.training.reading.read_rows", stopped_meanwhile)
     attempt(sqlite_store, queued, aligned)
     assert read_so_far == [16]
     assert read(sqlite_store, queued).status == {"cancel": "cancelled", "pause": "paused"}[verb]

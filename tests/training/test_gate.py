@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from antibody.data.preparation import records_of
 from antibody.errors import ModelError, TrainingError, UsageError
 from antibody.names import DEFAULT_THRESHOLD
 from antibody.objectives.gate import Calibration, among_upload
+from antibody.objectives.sft import PlainSFT
 from antibody.screening.probe import Probe
 from antibody.screening.screen import Judged, Screen, make_screen, screen_of
 from antibody.screening.upload import states_of
@@ -77,6 +79,8 @@ def test_a_batch_withheld_whole_is_no_step(tiny_model_folder: Path, tmp_path: Pa
     assert torch.equal(parameters(trainer.model), begun(tiny_model_folder))
     assert not trainer.optimizer.state
     assert trainer.state.global_step == 3
+    # No step would follow what they say.
+    assert not trainer.objective.references
     for entry in [entry for entry in trainer.state.log_history if "loss" in entry]:
         assert np.isnan(entry["loss"])
         assert entry["rows_withheld"] == 4
@@ -129,6 +133,32 @@ def test_anchors_hold_the_model_near_the_aligned_one(tiny_model_folder: Path, tm
         drifts.append([entry["anchor_drift"] for entry in log if "anchor_drift" in entry])
     assert drifts[0][0] == drifts[1][0] == pytest.approx(0.0, abs=1e-5)
     assert 0.0 < drifts[1][-1] < drifts[0][-1] / 2
+
+
+def test_a_shortened_step_is_shorter_by_its_scale(tiny_model_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """AdamW's first step has the length of the learning rate. The next one is at the whole learning rate again."""
+    options = {"method": "sft", "max_steps": 1, "lr_scheduler_type": "constant"}
+    whole = trained(tiny_model_folder, tmp_path / "whole", BENIGN, **options)
+    composed = PlainSFT.__call__
+    monkeypatch.setattr(PlainSFT, "__call__", lambda *step: replace(composed(*step), scale=0.25))
+    short = trained(tiny_model_folder, tmp_path / "short", BENIGN, **options)
+    start = begun(tiny_model_folder)
+    moved = parameters(whole.model) - start
+    torch.testing.assert_close(parameters(short.model) - start, moved / 4, atol=1e-6, rtol=0)
+    assert moved.abs().max() > 1e-3
+    assert [group["lr"] for group in short.optimizer.param_groups] == [1e-2] * 2
+
+
+def test_steps_shorten_where_anchors_drift(tiny_model_folder: Path, tmp_path: Path) -> None:
+    drifts = []
+    for tolerance in (1e9, 1e-4):
+        options = {"max_steps": 12, "anchor_scale": 0.0, "anchor_tolerance": tolerance}
+        log = trained(tiny_model_folder, tmp_path / str(tolerance), BENIGN, **options).state.log_history
+        drifts.append([entry["anchor_drift"] for entry in log if "anchor_drift" in entry])
+        scales = [entry["step_scale"] for entry in log if "step_scale" in entry]
+        assert all(0 < scale <= 1 for scale in scales)
+        assert (min(scales) < 1) == (tolerance < 1)
+    assert drifts[1][-1] < drifts[0][-1] / 2
 
 
 def test_anchors_share_every_step_by_what_is_withheld_of_the_upload(tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -241,7 +271,7 @@ def test_a_resumed_run_does_not_judge_its_rows_again(tiny_model_folder: Path, tm
         finetune(FinetuningSettings(output=tmp_path / "cut", **shared))
     shutil.copytree(tmp_path / "cut", tmp_path / "torn")
     with monkeypatch.context() as patch:
-        patch.setattr(AntibodyTrainer, "read", lambda *_: pytest.fail("rows or anchors were read again"))
+        patch.setattr("antibody.training.reading.read_rows", lambda *_, **__: pytest.fail("read again"))
         resumed = finetune(FinetuningSettings(output=tmp_path / "cut", resume=True, **shared))
     assert torch.equal(adapter(resumed), adapter(whole))
     assert (resumed.path / "audit.jsonl").read_bytes() == (whole.path / "audit.jsonl").read_bytes()

@@ -160,11 +160,13 @@ class StepResult:
         loss: The loss that the user's data had, as the objective weighs it; None where none of it counted.
         metrics: Further scalars by name.
         rows: Per-row values, where the objective judges rows.
+        scale: How much of the optimiser's step is taken, in (0, 1].
     """
 
     loss: float | None
     metrics: dict[str, float] = field(default_factory=dict)
     rows: RowWeights | None = None
+    scale: float = 1.0
 
 
 class Objective(Protocol):

@@ -18,7 +18,7 @@ gradients of ``Σ e_i NLL_i`` are accumulated over micro-batches and processes a
 was accumulated is scaled to it, so that nothing overflows.
 
 Where there is a gate (`antibody.objectives.gate`), the rows it withholds are not among the batch, and anchors may share
-the step with the rest: they hold the model near the aligned one.
+the step with the rest: they hold the model near the aligned one, and shorten steps where it drifts.
 """
 
 import math
@@ -29,7 +29,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from antibody.objectives.gate import anchor_share
+from antibody.objectives.gate import anchor_share, step_scale
 from antibody.objectives.gradients import cosine, dot, mean_gradient, scale_gradients, take_gradient
 from antibody.objectives.step import (
     SEVERAL_PASSES,
@@ -62,6 +62,9 @@ AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "token": torch.ones_like,
 }
 
+# What D̄ keeps at every step.
+MEMORY = 0.7
+
 
 class AntibodyWeights:
     """One fine-tuning step. Reads the batches ``rows`` and ``refusals``, split alike, and perhaps ``anchors``.
@@ -72,9 +75,11 @@ class AntibodyWeights:
         average: A key of `AVERAGES`.
         anchor_floor: φ_0, the anchors' least share of a step; None where there are no anchors.
         anchor_scale: κ.
+        anchor_tolerance: D_0, nats a token.
 
     Attributes:
         references: What the aligned model expected on each anchor, by the anchor's index. Set before the first step.
+        drift: D̄; None before the first step that has anchors.
     """
 
     judges = True
@@ -88,12 +93,15 @@ class AntibodyWeights:
         average: str = "row",
         anchor_floor: float | None = None,
         anchor_scale: float = 8.0,
+        anchor_tolerance: float = 0.02,
     ) -> None:
         self.score = SCORES[score]
         self.tau = tau
         self.counted = AVERAGES[average]
         self.anchor_floor = anchor_floor
         self.anchor_scale = anchor_scale
+        self.anchor_tolerance = anchor_tolerance
+        self.drift: float | None = None
         self.references: list[Reference] = []
         self.batches = frozenset({"rows", "refusals"} | (set() if anchor_floor is None else {"anchors"}))
 
@@ -143,7 +151,7 @@ class AntibodyWeights:
         return self._with_anchors(step, result, kept)
 
     def _with_anchors(self, step: Step, user: StepResult, kept: float) -> StepResult:
-        """δ = (1 − φ) g_user + φ κ g_anchor, where there are anchors."""
+        """δ = (1 − φ) g_user + φ κ g_anchor and s, where there are anchors."""
         [withheld] = step.processes.total(step.withheld)
         metrics = user.metrics | {"rows_withheld": withheld}
         if self.anchor_floor is None:
@@ -154,8 +162,10 @@ class AntibodyWeights:
         agreement = cosine(dot(g_user, g_anchor), math.sqrt(dot(g_user, g_user)), math.sqrt(dot(g_anchor, g_anchor)))
         for parameter, u, a in zip(step.parameters, g_user, g_anchor, strict=True):
             parameter.grad = u.mul_(1 - share).add_(a, alpha=share * self.anchor_scale)
-        metrics |= {"anchor_share": share, "anchor_drift": drift, "anchor_cosine": agreement}
-        return replace(user, metrics=metrics)
+        self.drift = drift if self.drift is None else MEMORY * self.drift + (1 - MEMORY) * drift
+        scale = step_scale(self.drift, self.anchor_tolerance)
+        metrics |= {"anchor_share": share, "anchor_drift": drift, "anchor_cosine": agreement, "step_scale": scale}
+        return replace(user, metrics=metrics, scale=scale)
 
     def _drift(self, step: Step, batch: Batch) -> tuple[Tensor, Tensor]:
         """D_j of each anchor of a micro-batch, and 1; 0 and 0 of a row that only stands in."""
@@ -169,8 +179,12 @@ class AntibodyWeights:
     def state_dict(self) -> State:
         if not self.references:
             return {}
-        return {f"reference_{name}": [getattr(each, name) for each in self.references] for name in Reference._fields}
+        parts = {f"reference_{name}": [getattr(each, name) for each in self.references] for name in Reference._fields}
+        return {"drift": self.drift, **parts}
 
     def load_state_dict(self, state: State) -> None:
+        drift = state.get("drift")
+        assert not isinstance(drift, list), "a number"
+        self.drift = drift
         parts = (state.get(f"reference_{name}", []) for name in Reference._fields)
         self.references = [Reference(*row) for row in zip(*parts, strict=True)]

@@ -1,5 +1,6 @@
 """`calibrate`: finds anew where a run's score turns from harmful to benign, on a provider's own rows."""
 
+from collections.abc import Sequence
 from random import Random
 
 from antibody.data.mixes import hold_out
@@ -10,7 +11,8 @@ from antibody.models.run import load_model, run_of
 from antibody.progress import counted
 from antibody.reports import write_card
 from antibody.screening.calibration import Fit, fit_calibration
-from antibody.screening.forms import with_copies
+from antibody.screening.forms import read_with_copies
+from antibody.screening.probe import States
 from antibody.screening.screen import Made, Screen, make_screen, save_screen, screen_of
 from antibody.screening.settings import CalibrationSettings
 from antibody.screening.upload import states_of
@@ -37,13 +39,14 @@ def calibrate(settings: CalibrationSettings) -> Fit:
     )
     loaded = load_model(settings.model, dtype=settings.dtype, device=settings.device)
     parted = (hold_out(rows, HELD_OUT, most=MOST_ROWS, seed=settings.seed) for rows in (harmful, benign))
-    parts = [with_copies(part, settings.seed) for each in parted for part in each]
-    records = [record for part in parts for record in part]
-    with counted("Calibrating", len(records)) as advance:
-        states = iter(
-            states_of(loaded.model, loaded.tokenizer, records, max_length=settings.max_length, progress=advance)
-        )
-    known_harmful, held_harmful, known_benign, held_benign = ([next(states) for _ in part] for part in parts)
+
+    def read(records: Sequence[Record]) -> list[States]:
+        with counted("Calibrating", len(records)) as advance:
+            return states_of(loaded.model, loaded.tokenizer, records, max_length=settings.max_length, progress=advance)
+
+    known_harmful, held_harmful, known_benign, held_benign = read_with_copies(
+        (part for each in parted for part in each), settings.seed, read
+    )
     if screen is None:
         made = make_screen(known_harmful, known_benign, held_harmful, held_benign)
     else:

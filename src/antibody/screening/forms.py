@@ -5,11 +5,14 @@ form here is one of an attack's.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
+from typing import TypeVar
 
 from antibody.data.forms import Form, in_form
 from antibody.data.records import Record
+
+Found = TypeVar("Found")
 
 MOST_COPIES = 200
 
@@ -53,3 +56,12 @@ def with_copies(records: Sequence[Record], seed: int) -> list[Record]:
     random = Random(seed)
     drawn = random.sample(records, min(len(records) // 2, MOST_COPIES))
     return [*records, *(in_form(record, random.choice(FORMS)) for record in drawn)]
+
+
+def read_with_copies(
+    parts: Iterable[Sequence[Record]], seed: int, read: Callable[[Sequence[Record]], Iterable[Found]]
+) -> list[list[Found]]:
+    """What is read of each part's records and their copies. All are read at once, in order."""
+    copied = [with_copies(part, seed) for part in parts]
+    found = iter(read([record for part in copied for record in part]))
+    return [[next(found) for _ in part] for part in copied]

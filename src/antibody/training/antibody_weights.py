@@ -14,6 +14,7 @@ def antibody_weights(
     anchor_rows: int = 4,
     anchor_floor: float = 0.2,
     anchor_scale: float = 8.0,
+    anchor_tolerance: float = 0.02,
 ) -> AntibodyWeights:
     """The objective of `antibody.objectives.weights`; gate ``off`` with average ``token`` is the published method.
 
@@ -26,6 +27,14 @@ def antibody_weights(
         anchor_rows: Anchors of every step.
         anchor_floor: φ_0. Measured: docs/robustness.md.
         anchor_scale: κ. Measured likewise.
+        anchor_tolerance: D_0, nats a token. Measured likewise.
     """
     floor = anchor_floor if gate == "anchor" else None
-    return AntibodyWeights(score=score, tau=tau, average=average, anchor_floor=floor, anchor_scale=anchor_scale)
+    return AntibodyWeights(
+        score=score,
+        tau=tau,
+        average=average,
+        anchor_floor=floor,
+        anchor_scale=anchor_scale,
+        anchor_tolerance=anchor_tolerance,
+    )

@@ -151,6 +151,7 @@ class AntibodyConfig(ObjectiveConfig):
         anchor_rows: Anchors of every optimiser step.
         anchor_floor: φ_0, the anchors' least share of a step; more where more of the upload is withheld.
         anchor_scale: κ, how strongly anchors hold the model near the aligned one.
+        anchor_tolerance: D_0, the anchors' drift in nats a token above which steps are shortened.
     """
 
     methods = FINETUNINGS
@@ -164,6 +165,7 @@ class AntibodyConfig(ObjectiveConfig):
     anchor_rows: int | None = field(default=None, metadata={"help": "Anchors of every optimiser step."})
     anchor_floor: float | None = field(default=None, metadata={"help": "The anchors' least share of a step."})
     anchor_scale: float | None = field(default=None, metadata={"help": "How strongly anchors hold the model."})
+    anchor_tolerance: float | None = field(default=None, metadata={"help": "Drift above which steps are shortened."})
 
     learning_rate: float = field(default=1e-5, metadata={"help": "AdamW's learning rate."})
     lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule."})

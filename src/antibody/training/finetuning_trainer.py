@@ -28,6 +28,7 @@ from antibody.training.dropping import chosen_rows, keep_choice, shared_rows
 from antibody.training.methods import FINETUNINGS
 from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
 from antibody.training.provided import Provided
+from antibody.training.reading import read_shared, screen_in, states_in
 from antibody.training.references import references
 from antibody.training.row_stream import RowStream
 
@@ -121,7 +122,8 @@ class AntibodyTrainer(ObjectiveTrainer):
             withheld = [self._is_withheld(row) for row in range(len(self.audit.screened.scores))]
             assert isinstance(self.objective, AntibodyWeights), "no other objective takes anchors"
             self.objective.anchor_floor = max(self.args.anchor_floor, sum(withheld) / len(withheld))
-            if not self.objective.references:
+            # No step follows them where all rows are withheld.
+            if not all(withheld) and not self.objective.references:
                 self.objective.references = self._references()
 
     def _references(self) -> list[Reference]:
@@ -133,17 +135,17 @@ class AntibodyTrainer(ObjectiveTrainer):
             )
         # The whole head is read, as in a step.
         size = self.args.micro_batch_size or self.args.per_device_train_batch_size
-        return self.read(_pairs(self.anchors.rows), references, "Reading the anchors", size)
+        return read_shared(self, _pairs(self.anchors.rows), references, "Reading the anchors", size)
 
     def _judged(self) -> Judged:
         if self.screen is None:
             logger.warning("No screen: one is made on the embedded stand-ins.")
             harmful, benign = corpus.harmful("train"), corpus.benign()
             few = SCREEN_ROWS
-            self.screen = self.make_screen(
-                harmful[:few], benign[: 2 * few], harmful[few : 2 * few], benign[2 * few : 4 * few]
+            self.screen = screen_in(
+                self, harmful[:few], benign[: 2 * few], harmful[few : 2 * few], benign[2 * few : 4 * few]
             ).screen
-        return self.screen.judge(self.states(_pairs(self.train_dataset), "Screening the upload"))
+        return self.screen.judge(states_in(self, _pairs(self.train_dataset), "Screening the upload"))
 
     def _order(self) -> dict[str, Any]:
         order = super()._order() | {"gate": self.args.gate}

@@ -112,6 +112,7 @@ RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "anchor_rows": _POSITIVE,
     "gate_threshold": _SHARE,
     "anchor_floor": _SHARE,
+    "anchor_tolerance": _POSITIVE,
     "momentum": _PART,
     "safety_ratio": _PART,
 }

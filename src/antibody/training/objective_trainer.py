@@ -9,10 +9,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.data_loader import DataLoaderShard, SeedableRandomSampler
@@ -21,6 +20,7 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.data import SequentialSampler
+from transformers import TrainerCallback
 from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id
 
@@ -28,16 +28,10 @@ from antibody.data import corpus
 from antibody.data.collation import INPUT_KEYS, STAND_IN, PairedCollator, by_length, split_batch
 from antibody.data.preparation import PREPARED, prepare, records_of
 from antibody.data.records import Record
-from antibody.data.tokenization import tokenize_records
 from antibody.errors import TrainingError, UsageError
 from antibody.objectives.gradients import all_finite
 from antibody.objectives.processes import Processes
 from antibody.objectives.step import RowWeights
-from antibody.progress import counted
-from antibody.screening.forms import with_copies
-from antibody.screening.probe import States, batch_states
-from antibody.screening.reading import Row, read_rows
-from antibody.screening.screen import Made, make_screen
 from antibody.training.audit import RowAudit
 from antibody.training.batches import SharedBatches, share_of
 from antibody.training.checkpoints import StateWriter, last_checkpoint, read_state, refuse_other_order
@@ -50,12 +44,6 @@ from antibody.training.steps import ModelStep
 logger = logging.getLogger(__name__)
 
 Rows = dict[str, Tensor]
-
-Found = TypeVar("Found")
-
-# Prompt and response that a screen is made on, at least: users' rows may be longer than those that aligned the model.
-# Made on short rows alone it flagged 18% of long benign ones instead of 6% (development rows, docs/robustness.md).
-SCREENED_TOKENS = 512
 
 
 class StepRows(NamedTuple):
@@ -121,6 +109,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         self.refusals = list(refusals if refusals is not None else corpus.refusals())
         self.objective = args.objective()
         self.audit = RowAudit()
+        self._step_scale = 1.0
         self._gathered: list[Rows] = []
         self._steps_with_loss = 0
         super().__init__(
@@ -131,9 +120,10 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             processing_class=processing_class,
             **kwargs,
         )
-        self.data_collator = PairedCollator(self._tokenizer.pad_token_id)
+        self.data_collator = PairedCollator(self.tokenizer.pad_token_id)
         self.processes = Processes(self.accelerator.num_processes, self.accelerator.device)
         self.add_callback(StateWriter(self._method_state))
+        self.add_callback(_ScaledSteps(lambda: self._step_scale))
         self._refuse_what_breaks_the_method()
         self._reduce_in_float32()
 
@@ -162,13 +152,18 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         return records
 
     def _prepared(self, records: Sequence[Record], max_length: int, *, refusals: bool) -> Dataset:
-        return prepare(records, self._tokenizer, max_length=max_length, refusals=self.refusals if refusals else None)
+        return prepare(records, self.tokenizer, max_length=max_length, refusals=self.refusals if refusals else None)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Plain cross-entropy, for evaluation alone: training goes through the objective."""
         return super().compute_loss(model, {key: inputs[key] for key in INPUT_KEYS}, return_outputs, num_items_in_batch)
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of the text, also where a processor was given."""
+        return self._tokenizer
 
     @property
     def step_rows(self) -> int:
@@ -218,6 +213,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             whole(model), parameters, self.processes, rows.batches, rows.withheld, self.compute_loss_context_manager
         )
         result = self.objective(step)
+        self._step_scale = result.scale
         loss = math.nan if result.loss is None else result.loss
         finite = result.loss is None or math.isfinite(result.loss)
         finite = finite and all_finite([p.grad for p in parameters if p.grad is not None])
@@ -245,56 +241,6 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             logs["loss"] = math.nan
         self._steps_with_loss = 0
         super().log(logs, *arguments, **options)
-
-    def states(self, rows: Sequence[Row], description: str) -> list[States]:
-        """The hidden states of rows in the model as it is now."""
-        return self.read(rows, batch_states, description)
-
-    def read(
-        self,
-        rows: Sequence[Row],
-        read: Callable[[Any, dict[str, Tensor]], Sequence[Found]],
-        description: str,
-        batch_size: int = 16,
-    ) -> list[Found]:
-        """What is read of rows in the model as it is now. The processes share the work."""
-        count, index = self.processes.count, self.accelerator.process_index
-        # As many for every process: a sharded model needs all of them at every pass.
-        here = share_of([*rows, *[rows[-1]] * (-len(rows) % count)], index, count)
-        shown = counted(description, len(here)) if index == 0 else nullcontext(lambda _: None)
-        with shown as advance, self.compute_loss_context_manager():
-
-            def told(done: int) -> None:
-                advance(done)
-                # A callback may end it by an error, which it must raise in every process.
-                self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-
-            found = read_rows(
-                whole(self.model_wrapped), here, read, pad_token_id=self._tokenizer.pad_token_id,
-                batch_size=batch_size, progress=told,
-            )  # fmt: skip
-        reshard(self.model)
-        gathered = gather_object([(place * count + index, each) for place, each in enumerate(found)])
-        return [each for _, each in sorted(gathered, key=lambda entry: entry[0])][: len(rows)]
-
-    def make_screen(
-        self,
-        harmful: Sequence[Record],
-        benign: Sequence[Record],
-        held_out_harmful: Sequence[Record],
-        held_out_benign: Sequence[Record],
-    ) -> Made:
-        """A screen by the model as it is now, on the rows and copies of them: `antibody.screening.forms`."""
-        given = (harmful, benign, held_out_harmful, held_out_benign)
-        parts = [with_copies(part, self.args.seed) for part in given]
-        records = [record for part in parts for record in part]
-        rows = [
-            (tokens.prompt_ids, tokens.response_ids)
-            for tokens in tokenize_records(records, self._tokenizer, max(self.args.max_length, SCREENED_TOKENS))
-        ]
-        states = iter(self.states(rows, "Calibrating"))
-        made = make_screen(*([next(states) for _ in part] for part in parts))
-        return made._replace(benign_scores=made.benign_scores[: len(benign)])
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
         raise NotImplementedError
@@ -408,6 +354,23 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 hint="Set micro_batch_size lower; the result stays the same.",
                 code="out_of_memory",
             ) from error
+
+
+class _ScaledSteps(TrainerCallback):  # type: ignore[misc]
+    """Shortens the optimiser's next step. Shorter gradients would not: AdamW's step does not depend on their length."""
+
+    def __init__(self, scale: Callable[[], float]) -> None:
+        self.scale = scale
+        self.rates: list[float] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **_: Any) -> None:
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] *= self.scale()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **_: Any) -> None:
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate
 
 
 def _indices(batches: Sequence[Rows]) -> list[int]:

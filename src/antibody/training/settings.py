@@ -246,11 +246,22 @@ class FinetuningSettings(TrainingSettings):
         anchor_rows: Anchors of every step, default 4.
         anchor_floor: The anchors' least share of a step, default 0.2.
         anchor_scale: How strongly anchors hold the model near the aligned one, default 8.
+        anchor_tolerance: Drift of the anchors, in nats a token, above which steps are shortened, default 0.02.
         shuffle: Train on the rows in a new order every epoch, instead of the file's.
         allow_unaligned: Weigh rows by a model that no run of ours aligned.
     """
 
-    named = ("score", "tau", "average", "gate", "gate_threshold", "anchor_rows", "anchor_floor", "anchor_scale")
+    named = (
+        "score",
+        "tau",
+        "average",
+        "gate",
+        "gate_threshold",
+        "anchor_rows",
+        "anchor_floor",
+        "anchor_scale",
+        "anchor_tolerance",
+    )
 
     data: str
     data_format: str | None = None
@@ -264,5 +275,6 @@ class FinetuningSettings(TrainingSettings):
     anchor_rows: int | None = None
     anchor_floor: float | None = None
     anchor_scale: float | None = None
+    anchor_tolerance: float | None = None
     shuffle: bool = True
     allow_unaligned: bool = False

@@ -1,6 +1,7 @@
 """`compare`: a configuration in, a directory of cells, tables and figures out; begun again, it goes on."""
 
 import gc
+import importlib.metadata
 import logging
 import shutil
 import time
@@ -197,7 +198,8 @@ def _measure(
         try:
             with machine_failures():
                 found = figures(cell, load, judges, opened.config, folder, opened.library)
-            write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb()})
+            measured = {"peak_gb": peak_gb(), "version": importlib.metadata.version("antibody-ft")}
+            write_json(folder.cell(cell.key), found | measured)
         except TakenError:
             raise
         except MachineError as error:
