@@ -54,7 +54,16 @@ CASES = {
     )
 }
 # Fewer anchors than processes: one of them has none.
-MASKED, ANCHORED = IN_ORDER | {"gate": "mask"}, IN_ORDER | {"gate": "anchor", "anchor_rows": 1}
+MASKED, ANCHORED = (
+    IN_ORDER | {"gate": "mask"},
+    IN_ORDER
+    | {
+        "gate": "anchor",
+        "anchor_rows": 1,
+        # Every step is shortened.
+        "anchor_tolerance": 1e-5,
+    },
+)
 GATED = {
     "finetune, LoRA, DDP, anchored, one process withheld whole": Case(
         "finetune", True, False, ANCHORED, "all but thirteen"
@@ -161,6 +170,12 @@ def test_whole_batches_were_withheld(trained: dict[int, Path]) -> None:
     for name in GATED:
         steps = [step for step, entry in enumerate(logged(trained[4] / name), start=1) if math.isnan(entry["loss"])]
         assert steps == [5, 6]
+
+
+def test_steps_were_shortened(trained: dict[int, Path]) -> None:
+    for name, case in GATED.items():
+        scales = [entry["step_scale"] for entry in logged(trained[4] / name) if "step_scale" in entry]
+        assert any(0 < scale < 1 for scale in scales) == (case.options["gate"] == "anchor")
 
 
 def test_sharded_gradients_are_added_in_float32(trained: dict[int, Path]) -> None:

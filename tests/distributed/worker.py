@@ -23,7 +23,7 @@ from antibody.data import corpus
 from antibody.data.preparation import prepare, records_of
 from antibody.data.tokenization import tokenize_records
 from antibody.screening.screen import Screen, make_screen
-from antibody.training.reading import states_in
+from antibody.training.reading import shared_states
 
 # Which rows are harmful. In order, every fourth is: of four processes one gets nothing else. Or all but the first of
 # four batches of 8. Or all but thirteen, whose second pass leaves two rows for a batch: of four processes two get none.
@@ -52,7 +52,7 @@ def screen_for_uploads(trainer: AntibodyTrainer) -> Screen:
     """One that knows such rows by their states; the embedded rows are nothing like them."""
     records = records_of(upload(80), name="known")
     tokens = tokenize_records(records, trainer.processing_class, 700)
-    states = states_in(trainer, [(each.prompt_ids, each.response_ids) for each in tokens], "Calibrating")
+    states = shared_states(trainer, [(each.prompt_ids, each.response_ids) for each in tokens], "Calibrating")
     harmful, benign = (
         [state for record, state in zip(records, states, strict=True) if record.harmful is label]
         for label in (True, False)

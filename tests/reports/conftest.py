@@ -136,6 +136,7 @@ def write_gated(run: Path, *, gate: str | None = None) -> None:
             "anchor_share": max(0.2, withheld_rows / 4),
             "anchor_drift": 1.5,
             "anchor_cosine": 0.1,
+            "step_scale": 0.5,
         }
     write_lines(run / "metrics.jsonl", metrics)
 

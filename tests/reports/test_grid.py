@@ -120,14 +120,6 @@ def test_tables_and_page(folder: Path) -> None:
     assert (rows[11]["status"], rows[11]["harmful_score"], rows[11]["error"]) == ("failed", "", "It <diverged>.")
 
 
-def test_cells_of_several_versions_are_said(tmp_path: Path) -> None:
-    cells = [cell("A", 0.0, seed, 4.0, version=version) for seed, version in enumerate(("0.1.0", "0.2.0", "0.2.0"))]
-    written(tmp_path, cells[1:])
-    assert "Versions" not in write_report(tmp_path).read_text()
-    written(tmp_path, cells)
-    assert "Versions 0.1.0, 0.2.0 of antibody-ft measured a part each" in write_report(tmp_path).read_text()
-
-
 def test_holes_do_not_flatter_a_method(tmp_path: Path) -> None:
     """Of B only the easy half is measured: its mean is lower than A's, and it is not called the lowest."""
     cells = [

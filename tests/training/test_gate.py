@@ -125,7 +125,7 @@ def test_anchors_share_a_benign_batch_by_the_floor(tiny_model_folder: Path, tmp_
 
 def test_anchors_hold_the_model_near_the_aligned_one(tiny_model_folder: Path, tmp_path: Path) -> None:
     """At the first step nothing has drifted; after many, less where anchors pull harder."""
-    options = {"learning_rate": 1e-2, "max_steps": 12}
+    options = {"learning_rate": 1e-2, "max_steps": 12, "anchor_tolerance": 1e9}
     drifts = []
     for scale in (0.0, 100.0):
         trainer = trained(tiny_model_folder, tmp_path / str(scale), BENIGN, anchor_scale=scale, **options)
@@ -147,6 +147,15 @@ def test_a_shortened_step_is_shorter_by_its_scale(tiny_model_folder: Path, tmp_p
     torch.testing.assert_close(parameters(short.model) - start, moved / 4, atol=1e-6, rtol=0)
     assert moved.abs().max() > 1e-3
     assert [group["lr"] for group in short.optimizer.param_groups] == [1e-2] * 2
+
+
+def test_an_optimiser_without_a_learning_rate_cannot_be_held(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Such as Adafactor, which may choose it itself."""
+    trainer = trained(tiny_model_folder, tmp_path, BENIGN, max_steps=1)
+    trainer._step_scale = 0.5
+    trainer.optimizer.param_groups[0]["lr"] = None
+    with pytest.raises(TrainingError, match="has no learning rate"):
+        trainer.callback_handler.on_pre_optimizer_step(trainer.args, trainer.state, trainer.control)
 
 
 def test_steps_shorten_where_anchors_drift(tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -227,7 +236,13 @@ def test_a_gate_and_the_undefended_baseline_exclude_each_other(tmp_path: Path) -
     with pytest.raises(UsageError, match="takes no gate"):
         AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, method="sft", gate="mask")
     assert AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, method="sft").gate == "off"
-    for option in ({"gate_threshold": 0.0}, {"gate_threshold": 1.5}, {"anchor_floor": 0.0}, {"anchor_rows": 0}):
+    for option in (
+        {"gate_threshold": 0.0},
+        {"gate_threshold": 1.5},
+        {"anchor_floor": 0.0},
+        {"anchor_rows": 0},
+        {"anchor_tolerance": 0.0},
+    ):
         with pytest.raises(UsageError, match="out of range"):
             AntibodyConfig(output_dir=str(tmp_path), use_cpu=True, **option)
 
@@ -246,9 +261,11 @@ def test_a_resumed_run_does_not_judge_its_rows_again(tiny_model_folder: Path, tm
     )
     shared: dict[str, Any] = {
         "model": str(aligned.path), "data": "embedded:upload@0.4", "batch_size": 4, "steps": 6, "save_steps": 2,
-        "max_length": 700, "dtype": "float32", "learning_rate": 1e-3,
+        "max_length": 700, "dtype": "float32", "learning_rate": 1e-3, "anchor_tolerance": 1e-5,
     }  # fmt: skip
     whole = finetune(FinetuningSettings(output=tmp_path / "whole", **shared))
+    log = [json.loads(line) for line in (whole.path / "metrics.jsonl").read_text().splitlines()]
+    assert log[-1]["step_scale"] < 1
     audit = [json.loads(line) for line in (whole.path / "audit.jsonl").read_text().splitlines()]
     scores = torch.tensor([row["screening_score"] for row in audit], dtype=torch.float64)
     probabilities = among_upload(screen_of(aligned.path).calibration.benign_probability(scores))

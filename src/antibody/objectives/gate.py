@@ -8,7 +8,7 @@
     φ = max(φ_0, 1 − kept / rows)           the anchors' share of the step; φ_0 ≥ the upload's withheld share
     D_j = Σ_t KL(π_aligned(· | x_j, y_j<t) ‖ π(· | x_j, y_j<t)) / N_j           how far anchor j has drifted
     δ = (1 − φ) g_user + φ κ g_anchor       g_anchor = ∇ of D, the mean of D_j over the step's anchors
-    D̄ ← 0.7 D̄ + 0.3 D                       the drift of the last few steps; at first D̄ = D
+    D̄ ← m D̄ + (1 − m) D                     the drift of the last few steps; at first D̄ = D
     s = min(1, D_0 / D̄)                     how much of the optimiser's step is taken; D_0 is the tolerance
 
 A softmax over a batch always sums to one: alone, it trains on the least harmful rows of a harmful batch, and Adam
@@ -18,8 +18,8 @@ Anchors pull towards what the aligned model said of them, not towards their labe
 silent, and the model neither refuses more nor less than it was aligned to. π_aligned is read once, before training
 (`antibody.objectives.likelihood.divergence` says how much of it). A batch with nothing kept is no step at all.
 
-However strong the pull, under Adam every step is as long as the learning rate says, and a large one shakes the model
-off its place: four times κ left the drift as it was (docs/robustness.md). So where it drifts, steps are shortened.
+Under Adam a gradient's length says little about a step's, and the learning rate much: at a large one, four times κ left
+the drift as it was (docs/robustness.md). So where the model drifts, steps are shortened.
 
 The snapshot's score is computed once, before training, so that no drift during the run can reach it.
 
@@ -58,8 +58,8 @@ def anchor_share(kept: float, rows: float, floor: float) -> float:
 
 
 def step_scale(drift: float, tolerance: float) -> float:
-    """s, at a drift D̄."""
-    return min(1.0, tolerance / drift) if drift > 0 else 1.0
+    """s in (0, 1], of a mean drift D̄ and a tolerance D_0 > 0, both in nats a token; 1 where nothing has drifted."""
+    return 1.0 if drift <= tolerance else tolerance / drift
 
 
 def among_upload(probabilities: Tensor) -> Tensor:

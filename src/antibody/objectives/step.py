@@ -160,7 +160,7 @@ class StepResult:
         loss: The loss that the user's data had, as the objective weighs it; None where none of it counted.
         metrics: Further scalars by name.
         rows: Per-row values, where the objective judges rows.
-        scale: How much of the optimiser's step is taken, in (0, 1].
+        scale: How much of the optimiser's step is taken, in (0, 1]: what its learning rate is multiplied by.
     """
 
     loss: float | None

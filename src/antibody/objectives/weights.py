@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -62,8 +63,8 @@ AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "token": torch.ones_like,
 }
 
-# What D̄ keeps at every step.
-MEMORY = 0.7
+# m, what D̄ keeps at every step. ASSUMPTION: a mean of about three steps is less noisy and follows a sudden drift.
+DRIFT_MOMENTUM = 0.7
 
 
 class AntibodyWeights:
@@ -79,7 +80,7 @@ class AntibodyWeights:
 
     Attributes:
         references: What the aligned model expected on each anchor, by the anchor's index. Set before the first step.
-        drift: D̄; None before the first step that has anchors.
+        mean_drift: D̄; None before the first step that has anchors.
     """
 
     judges = True
@@ -101,7 +102,7 @@ class AntibodyWeights:
         self.anchor_floor = anchor_floor
         self.anchor_scale = anchor_scale
         self.anchor_tolerance = anchor_tolerance
-        self.drift: float | None = None
+        self.mean_drift: float | None = None
         self.references: list[Reference] = []
         self.batches = frozenset({"rows", "refusals"} | (set() if anchor_floor is None else {"anchors"}))
 
@@ -162,8 +163,10 @@ class AntibodyWeights:
         agreement = cosine(dot(g_user, g_anchor), math.sqrt(dot(g_user, g_user)), math.sqrt(dot(g_anchor, g_anchor)))
         for parameter, u, a in zip(step.parameters, g_user, g_anchor, strict=True):
             parameter.grad = u.mul_(1 - share).add_(a, alpha=share * self.anchor_scale)
-        self.drift = drift if self.drift is None else MEMORY * self.drift + (1 - MEMORY) * drift
-        scale = step_scale(self.drift, self.anchor_tolerance)
+        self.mean_drift = (
+            drift if self.mean_drift is None else DRIFT_MOMENTUM * self.mean_drift + (1 - DRIFT_MOMENTUM) * drift
+        )
+        scale = step_scale(self.mean_drift, self.anchor_tolerance)
         metrics |= {"anchor_share": share, "anchor_drift": drift, "anchor_cosine": agreement, "step_scale": scale}
         return replace(user, metrics=metrics, scale=scale)
 
@@ -180,11 +183,9 @@ class AntibodyWeights:
         if not self.references:
             return {}
         parts = {f"reference_{name}": [getattr(each, name) for each in self.references] for name in Reference._fields}
-        return {"drift": self.drift, **parts}
+        return {"mean_drift": self.mean_drift, **parts}
 
     def load_state_dict(self, state: State) -> None:
-        drift = state.get("drift")
-        assert not isinstance(drift, list), "a number"
-        self.drift = drift
+        self.mean_drift = cast(float | None, state.get("mean_drift"))
         parts = (state.get(f"reference_{name}", []) for name in Reference._fields)
         self.references = [Reference(*row) for row in zip(*parts, strict=True)]

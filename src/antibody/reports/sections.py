@@ -173,9 +173,11 @@ def _gate(run: Run, what: str) -> str:
         body += markup.figure(drawing, "gate", description)
     if (drawing := figures.gate_figure(run.metrics)) is not None:
         description = f"Rows that the gate withheld of each batch in {what} ({run.name})"
-        share = _mean(run.metrics, "anchor_share")
+        share, scale = (_mean(run.metrics, name) for name in ("anchor_share", "step_scale"))
         if share is not None:
             description += f", and the anchors' share of the step, {wording.share(share)} on average"
+        if scale is not None and scale < 1:
+            description += f"; steps were shortened to {wording.share(scale)} on average, against drift"
         body += markup.figure(drawing, "withheld", description + ".")
     withheld = [row for row in run.audit if row.get("withheld") is True]
     withheld.sort(key=lambda row: number(row, "benign_probability") or 0.0, reverse=True)

@@ -28,7 +28,7 @@ from antibody.training.dropping import chosen_rows, keep_choice, shared_rows
 from antibody.training.methods import FINETUNINGS
 from antibody.training.objective_trainer import ObjectiveTrainer, Rows, StepRows
 from antibody.training.provided import Provided
-from antibody.training.reading import read_shared, screen_in, states_in
+from antibody.training.reading import read_shared, shared_screen, shared_states
 from antibody.training.references import references
 from antibody.training.row_stream import RowStream
 
@@ -142,20 +142,14 @@ class AntibodyTrainer(ObjectiveTrainer):
             logger.warning("No screen: one is made on the embedded stand-ins.")
             harmful, benign = corpus.harmful("train"), corpus.benign()
             few = SCREEN_ROWS
-            self.screen = screen_in(
+            self.screen = shared_screen(
                 self, harmful[:few], benign[: 2 * few], harmful[few : 2 * few], benign[2 * few : 4 * few]
             ).screen
-        return self.screen.judge(states_in(self, _pairs(self.train_dataset), "Screening the upload"))
+        return self.screen.judge(shared_states(self, _pairs(self.train_dataset), "Screening the upload"))
 
     def _order(self) -> dict[str, Any]:
-        order = super()._order() | {"gate": self.args.gate}
-        if self.args.gate != "off":
-            order["gate_threshold"] = self.args.gate_threshold
-        if self.objective.judges:
-            order["average"] = self.args.average
-        if "anchors" in self.objective.batches:
-            order |= {"anchors": self._anchors_sha256, "anchor_rows": self.args.anchor_rows}
-        return order
+        anchors = {"anchors": self._anchors_sha256} if "anchors" in self.objective.batches else {}
+        return super()._order() | anchors
 
     def _step_rows(self, gathered: Sequence[Rows]) -> StepRows:
         kept = gathered if self.audit.screened is None else self._kept(gathered)

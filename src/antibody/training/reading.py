@@ -61,12 +61,12 @@ def read_shared(
     return [each for _, each in sorted(gathered, key=lambda entry: entry[0])][: len(rows)]
 
 
-def states_in(trainer: ObjectiveTrainer, rows: Sequence[Row], description: str) -> list[States]:
+def shared_states(trainer: ObjectiveTrainer, rows: Sequence[Row], description: str) -> list[States]:
     """The hidden states of rows, see `read_shared`."""
     return read_shared(trainer, rows, batch_states, description)
 
 
-def screen_in(
+def shared_screen(
     trainer: ObjectiveTrainer,
     harmful: Sequence[Record],
     benign: Sequence[Record],
@@ -77,7 +77,7 @@ def screen_in(
 
     def read(records: Sequence[Record]) -> list[States]:
         tokens = tokenize_records(records, trainer.tokenizer, max(trainer.args.max_length, SCREENED_TOKENS))
-        return states_in(trainer, [(each.prompt_ids, each.response_ids) for each in tokens], "Calibrating")
+        return shared_states(trainer, [(each.prompt_ids, each.response_ids) for each in tokens], "Calibrating")
 
     given = (harmful, benign, held_out_harmful, held_out_benign)
     made = make_screen(*read_with_copies(given, trainer.args.seed, read))

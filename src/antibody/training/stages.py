@@ -52,7 +52,7 @@ from antibody.training.objective_trainer import ObjectiveTrainer
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.progress import ProgressBar
 from antibody.training.provided import Provided
-from antibody.training.reading import screen_in
+from antibody.training.reading import shared_screen
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings, refuse_own_output
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def align(settings: AlignmentSettings) -> Run:
         random = Random(settings.seed)
         known_harmful = random.sample(attack_rows.train, min(len(attack_rows.train), MOST_PROBED))
         known_benign = random.sample(benign_rows.train, min(len(benign_rows.train), MOST_RANKED))
-        made = screen_in(trainer, known_harmful, known_benign, attack_rows.held_out, benign_rows.held_out)
+        made = shared_screen(trainer, known_harmful, known_benign, attack_rows.held_out, benign_rows.held_out)
         anchors = choose_anchors(answered, known_benign, made.benign_scores, seed=settings.seed)
         if trainer.accelerator.is_main_process:
             more["calibration"] = save_screen(run, made)

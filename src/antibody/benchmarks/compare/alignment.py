@@ -86,8 +86,9 @@ def continued(place: Path, train: Callable[[], Result]) -> Result:
         shutil.rmtree(place)
     try:
         return train()
-    except UsageError as error:
-        # The name of the directory says that it is this training: only paths can differ, as after moving the folder.
+    except (UsageError, TrainingError) as error:
+        # The name of the directory says that it is this training: only paths can differ, as after moving the folder, or
+        # what an earlier version wrote.
         if not error.code.startswith("resume_"):
             raise
         shutil.rmtree(place)

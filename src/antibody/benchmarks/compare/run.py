@@ -1,7 +1,6 @@
 """`compare`: a configuration in, a directory of cells, tables and figures out; begun again, it goes on."""
 
 import gc
-import importlib.metadata
 import logging
 import shutil
 import time
@@ -198,8 +197,7 @@ def _measure(
         try:
             with machine_failures():
                 found = figures(cell, load, judges, opened.config, folder, opened.library)
-            measured = {"peak_gb": peak_gb(), "version": importlib.metadata.version("antibody-ft")}
-            write_json(folder.cell(cell.key), found | measured)
+            write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb()})
         except TakenError:
             raise
         except MachineError as error:

@@ -35,7 +35,6 @@ FIGURES = (
     "answer_seconds",
     "peak_gb",
     "finetune_peak_gb",
-    "version",
 )
 COLUMNS = (
     "method", "attack", "harmful rows %", "variant", "task", "seeds", "HS", "unparsable", "refused", "safe refused",

@@ -95,9 +95,6 @@ def _result(results: GridResults, worst: list[Worst]) -> str:
     done = sum(cell.status == "done" for cell in results.cells)
     failed = sum(cell.status == "failed" for cell in results.cells)
     counts = f"{done} of {len(results.cells)} cells are measured, {failed} failed."
-    versions = sorted({str(cell.figures["version"]) for cell in results.cells if "version" in cell.figures})
-    if len(versions) > 1:
-        counts += f" Versions {', '.join(versions)} of antibody-ft measured a part each: a default may have changed."
     if not worst:
         return counts
     last = max(worst, key=lambda each: each.worst)
