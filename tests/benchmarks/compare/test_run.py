@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ from antibody.benchmarks.compare.run import Opened, compare, open_comparison
 from antibody.errors import TrainingError, UsageError
 from antibody.evaluation.pairwise import PAIRWISE_JUDGES, Preference
 from antibody.files import write_json
+from antibody.training.antibody_weights import antibody_weights
+from antibody.training.methods import FINETUNINGS
+from antibody.training.presets import PRESETS
 
 Write = Callable[[dict[str, Any]], Path]
 MEASURED = ("harmful_score", "refusal_rate", "unparsable_rate", "task_accuracy", "withheld_harmful", "withheld_benign")
@@ -82,6 +87,25 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
     planned = dry_run(opened, probe=False)
     assert planned["calibrations"] == {"all": 2, "done": 1}
     assert (planned["seconds"], planned["peak_gb"]) == (200.0, 99.0)
+
+
+def test_a_default_counts_as_if_it_were_written(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keys() -> dict[tuple[str, float], str]:
+        plan = open_comparison(written(tiny), tmp_path / "out", None).plan
+        return {(cell.labels["method"], cell.labels["ratio"]): cell.key for cell in plan.cells}
+
+    before = keys()
+    tiny["methods"]["Antibody"]["finetune"] |= {"tau": 1.0, "options": {"score": "mean"}}
+    tiny["finetune"]["learning_rate"] = PRESETS["paper"].finetuning.learning_rate
+    assert keys() == before
+    # A newer version has another one.
+    tiny["methods"]["Antibody"]["finetune"] = {"method": "antibody"}
+    newer = replace(FINETUNINGS["antibody"], build=partial(antibody_weights, tau=2.0))
+    monkeypatch.setitem(FINETUNINGS, "antibody", newer)
+    after = keys()
+    assert {name for name in before if after[name] != before[name]} == {("Antibody", 0.0), ("Antibody", 0.5)}
 
 
 def test_sigkill_and_again_give_the_same_table(tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:

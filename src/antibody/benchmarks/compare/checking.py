@@ -12,7 +12,9 @@ from antibody.benchmarks.compare.document import Document, Place
 from antibody.errors import UsageError
 from antibody.evaluation.judges import JUDGES
 from antibody.evaluation.tasks import make_task
+from antibody.models.run import base_name
 from antibody.training.methods import ALIGNMENTS, FINETUNINGS, options_of
+from antibody.training.presets import preset_for
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings
 
 Training = TypeVar("Training", bound=TrainingSettings)
@@ -65,6 +67,31 @@ def finetuning_settings(settings: Settings, *, model: str, output: Path, data: s
         ValidationError, UsageError: They are not.
     """
     return _typed(FinetuningSettings, settings | rest | {"model": model, "output": output, "data": data})
+
+
+def all_settings(settings: Settings, stage: str, model: str) -> dict[str, Any]:
+    """What a stage trains with: all options of its method, and of its preset what is not written.
+
+    Args:
+        settings: As written.
+        stage: ``align`` or ``finetune``.
+        model: The comparison's base model, which says what preset ``auto`` is.
+
+    Raises:
+        ValidationError, UsageError: They are no settings of the stage.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if stage == "align":
+        checked: TrainingSettings = alignment_settings(given, model=model, output=Path("o"))
+        preset, methods = preset_for(base_name(model), checked.preset).alignment, ALIGNMENTS
+    else:
+        checked = finetuning_settings(given, model=model, output=Path("o"), data="d")
+        preset, methods = preset_for(base_name(model), checked.preset).finetuning, FINETUNINGS
+    chosen = {**preset.options.get(checked.method, {}), **checked.given_options()}
+    rates = {"learning_rate": preset.learning_rate, "batch_size": preset.batch_size}
+    length = {} if given.keys() & {"steps", "epochs"} else {"steps": preset.steps, "epochs": preset.epochs}
+    written = {name: value for name, value in given.items() if name not in checked.named}
+    return rates | length | written | {"options": options_of(methods, checked.method, chosen)}
 
 
 def _typed(kind: type[Training], settings: Settings) -> Training:
@@ -149,14 +176,8 @@ def _check_settings(
         if key in settings:
             where = (*place, key) if key in written else (stage, key)
             raise document.error(where, f"{key} is decided by the grid.", "Leave it out.")
-    given = {name: value for name, value in settings.items() if value is not None}
     try:
-        if stage == "align":
-            checked: TrainingSettings = alignment_settings(given, model="m", output=Path("o"))
-            options_of(ALIGNMENTS, checked.method, checked.given_options())
-        else:
-            checked = finetuning_settings(given, model="m", output=Path("o"), data="d")
-            options_of(FINETUNINGS, checked.method, checked.given_options())
+        all_settings(settings, stage, config.model)
     except ValidationError as error:
         raise _first(document, place, error, shared=stage, written=written) from error
     except UsageError as error:

@@ -27,7 +27,7 @@ from antibody.data.writing import write_records
 from antibody.errors import ModelError
 from antibody.evaluation.generation import generate
 from antibody.evaluation.tasks import make_task
-from antibody.models.run import Run, load_model
+from antibody.models.run import Run, base_name, load_model
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.stages import align, finetune
 
@@ -195,7 +195,7 @@ def _tuned_rows(model: Model, opened: Opened) -> float | None:
 
 
 def _preset(settings: Settings, opened: Opened) -> Preset:
-    return preset_for(opened.config.model, settings.get("preset", "auto"))
+    return preset_for(base_name(opened.config.model), settings.get("preset", "auto"))
 
 
 def _steps(settings: Settings, preset: StageSettings) -> float | None:

@@ -1,7 +1,8 @@
 """What a comparison has to do. Each piece is named by a hash of all it depends on, so that equal pieces are done once.
 
 A changed configuration or file therefore changes the names of the pieces it reaches, and of no others: the rest of the
-directory stays good. Labels and settings without influence on a result are no part of a name.
+directory stays good. A method's and a preset's defaults are part of a name; labels and settings without influence on a
+result are not.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from antibody.benchmarks.compare.checking import ROWS_OF_ALIGNMENT, ROWS_OF_FINETUNING, stages_of
+from antibody.benchmarks.compare.checking import ROWS_OF_ALIGNMENT, ROWS_OF_FINETUNING, all_settings, stages_of
 from antibody.benchmarks.compare.config import Comparison, EvaluationRows, Settings
 from antibody.benchmarks.compare.document import Document, Place
 from antibody.benchmarks.compare.identity import model_identity
@@ -175,7 +176,8 @@ class _Planner:
     def stage(self, parent: Stage | None, settings: Settings, seed: int, *, calibrates: bool = False) -> Stage:
         origin = parent.key if parent else self.base
         place: Place = ("calibrate",) if calibrates else ("align",)
-        content = self.described(settings, ROWS_OF_ALIGNMENT, place)
+        trained = settings if calibrates else all_settings(settings, "align", self.config.model)
+        content = self.described(trained, ROWS_OF_ALIGNMENT, place)
         key = _key("stage", origin, content, seed, calibrates)
         return Stage(key, parent.key if parent else None, settings, seed, calibrates)
 
@@ -189,7 +191,7 @@ class _Planner:
         key = _key(
             "model",
             aligned[-1].key,
-            self.described(settings, ROWS_OF_FINETUNING, ("finetune",)),
+            self.described(all_settings(settings, "finetune", self.config.model), ROWS_OF_FINETUNING, ("finetune",)),
             [attack, ratio, seed, self.config.upload.rows],
             self.library.fingerprint(self.config.upload.harmful, ("upload", "harmful")),
             [kind_of_task(kind), self.library.fingerprint(rows.upload, ("tasks", task, "upload"))],
