@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from antibody.evaluation.evaluate import evaluate
     from antibody.evaluation.settings import EvaluationSettings
+    from antibody.training.aligned import aligned
     from antibody.training.alignment_trainer import AntibodyAlignmentTrainer
     from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
     from antibody.training.finetuning_trainer import AntibodyTrainer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "align": "antibody.training.stages",
+    "aligned": "antibody.training.aligned",
     "finetune": "antibody.training.stages",
     "AlignmentSettings": "antibody.training.settings",
     "FinetuningSettings": "antibody.training.settings",
@@ -38,6 +40,7 @@ __all__ = [
     "EvaluationSettings",
     "FinetuningSettings",
     "align",
+    "aligned",
     "evaluate",
     "finetune",
 ]

@@ -141,10 +141,10 @@ def chat(
 
 @app.command
 def report(path: Path, *, json: Json = False) -> None:
-    """Print what a run, or a directory of runs, showed, and write its report.html.
+    """Print what a run, a demo or a comparison showed, and write its report.html.
 
     Args:
-        path: A run, or the output of `antibody demo`.
+        path: A run, or the output of `antibody demo` or `antibody compare`.
         json: Print one JSON object on standard output.
     """
     from antibody.reports import print_report, write_report

@@ -1,5 +1,6 @@
 """The trainers as drop-ins: a TRL script with two names changed, and what they refuse."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,13 @@ from antibody import (
     AntibodyAlignmentTrainer,
     AntibodyConfig,
     AntibodyTrainer,
+    FinetuningSettings,
     align,
+    aligned,
+    finetune,
 )
-from antibody.errors import DataError, TrainingError, UsageError
+from antibody.data.sources import load_records
+from antibody.errors import DataError, ModelError, TrainingError, UsageError
 from antibody.training.row_stream import RowStream
 
 CHATS = Dataset.from_list(
@@ -279,3 +284,42 @@ def test_row_stream_depends_on_its_offset_alone() -> None:
     assert all(sorted(whole[start : start + 5]) == [0, 1, 2, 3, 4] for start in (0, 5, 10))
     assert whole[:5] != whole[5:10]
     assert [row["row"] for row in RowStream(rows, seed=4).batch(0, 15)] != whole
+
+
+def test_a_script_takes_all_from_an_aligned_run(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """The same as `finetune` does: rows are withheld alike, and steps are alike."""
+    run = align(
+        AlignmentSettings(
+            model=str(tiny_model_folder), output=tmp_path / "aligned", steps=2, batch_size=4, max_length=700
+        )
+    )
+    records = load_records("embedded:upload@0.4").records
+    upload = [{"messages": [*record.prompt, {"role": "assistant", "content": record.response}]} for record in records]
+    trainer = AntibodyTrainer(
+        **aligned(run.path, dtype="float32"),
+        args=AntibodyConfig(**options(tmp_path / "script", max_length=700, bf16=False, seed=0)),
+        train_dataset=Dataset.from_list(upload),
+    )
+    trainer.train()
+    tuned = finetune(
+        FinetuningSettings(
+            model=str(run.path), output=tmp_path / "run", data="embedded:upload@0.4", steps=3, batch_size=4,
+            max_length=700, dtype="float32", learning_rate=1e-3,
+        )
+    )  # fmt: skip
+    audit = [json.loads(line) for line in (tuned.path / "audit.jsonl").read_text().splitlines()]
+    assert trainer.audit.screened is not None
+    assert trainer.audit.screened.scores == pytest.approx([row["screening_score"] for row in audit], rel=1e-5)
+    log = [json.loads(line) for line in (tuned.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses == pytest.approx([entry["loss"] for entry in log], rel=1e-4)
+
+
+def test_a_run_without_a_screen_is_not_aligned_for_a_script(tiny_model_folder: Path, tmp_path: Path) -> None:
+    run = align(
+        AlignmentSettings(
+            model=str(tiny_model_folder), output=tmp_path / "run", steps=1, batch_size=4, max_length=700, screen=False
+        )
+    )
+    with pytest.raises(ModelError, match="no calibrated screen"):
+        aligned(run.path)

@@ -128,7 +128,9 @@ def read(path: Path) -> Run | Comparison:
     if (path / "manifest.json").is_file():
         return read_run(path)
     raise UsageError(
-        f"{path} is neither a run (no manifest.json) nor a directory of runs (no summary.json).",
+        f"{path} is no run (no manifest.json), no demo (no summary.json) and no comparison (no results.json)."
+        if path.exists()
+        else f"There is no {path}.",
         hint="Name the output directory of `antibody demo`, `compare`, `align` or `finetune`.",
         code="not_a_run",
     )

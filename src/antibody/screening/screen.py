@@ -119,13 +119,13 @@ def screen_of(model: str | Path) -> Screen:
     if described is None or not file.exists():
         raise ModelError(
             f"{model} has no calibrated screen, by which the gate judges rows.",
-            hint=f"Make one with `antibody calibrate --model {model} --refit`, or choose --gate off.",
+            hint=f"Make one: `antibody calibrate --model {model} --refit --harmful F --benign F`.",
             code="not_calibrated",
         )
     if sha256(file) != described["sha256"]:
         raise ModelError(
             f"{file} is not the one that the run's manifest.json describes.",
-            hint=f"Restore it, or make it again with `antibody calibrate --model {model} --refit`.",
+            hint=f"Restore it, or make it again: `antibody calibrate --model {model} --refit --harmful F --benign F`.",
             code="screen_changed",
         )
     tensors = load_file(file)

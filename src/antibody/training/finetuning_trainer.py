@@ -139,7 +139,10 @@ class AntibodyTrainer(ObjectiveTrainer):
 
     def _judged(self) -> Judged:
         if self.screen is None:
-            logger.warning("No screen: one is made on the embedded stand-ins.")
+            logger.warning(
+                "No screen: one is made on the embedded stand-ins. It protects only a model that was aligned; "
+                "`antibody.aligned` takes model, screen and anchors from an aligned run."
+            )
             harmful, benign = corpus.harmful("train"), corpus.benign()
             few = SCREEN_ROWS
             self.screen = shared_screen(

@@ -6,6 +6,7 @@ Where several processes share a stage, each calls it; the main one alone writes 
 import datetime
 import importlib.metadata
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -37,7 +38,7 @@ from antibody.models.run import (
     open_run,
     refusals_of,
 )
-from antibody.names import DEFAULT_THRESHOLD
+from antibody.names import BUNDLED_NAME, DEFAULT_THRESHOLD
 from antibody.objectives.gradients import gathered
 from antibody.reports import write_card
 from antibody.screening.screen import save_screen, screen_of
@@ -170,6 +171,8 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         model = _with_adapter(settings)
         compared = refusals if "refusals" in objective.batches else None
         train = prepare(records, model.tokenizer, max_length=settings.max_length, refusals=compared)
+        if cut := sum(train["truncated"]):
+            logger.warning("%d of %d responses are cut: --max-length is %d.", cut, len(train), settings.max_length)
         trainer = AntibodyTrainer(
             model.model,
             config,
@@ -182,6 +185,8 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
     for callback in watch(trainer, upload) if watch else ():
         trainer.add_callback(callback)
     _train(trainer, run, f"Fine-tuning ({settings.method})")
+    if not any(math.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry):
+        logger.warning("No step was on a row of the upload: all are withheld, or the method's steps were on others.")
     if objective.judges and trainer.accelerator.is_main_process:
         threshold = DEFAULT_THRESHOLD if config.gate_threshold is None else config.gate_threshold
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=threshold))
@@ -221,7 +226,9 @@ def _open(settings: TrainingSettings, data: dict[str, Loaded], refusals: list[st
 def _refuse_unaligned(settings: FinetuningSettings) -> None:
     if not is_run(settings.model) and not settings.allow_unaligned:
         raise UsageError(
-            f"{settings.model} is not an aligned run: its own judgement of a row protects nothing.",
+            f"{settings.model} is not an aligned run: its own judgement of a row protects nothing."
+            if Path(settings.model).exists() or settings.model == BUNDLED_NAME
+            else f"There is no {settings.model} here, and a model of that name elsewhere is not an aligned run.",
             hint="Align it with `antibody align` and name that run, or trust its maker's alignment: --allow-unaligned.",
             code="not_aligned",
         )
