@@ -104,7 +104,7 @@ def last_metrics_table(run: Run) -> Table:
 
 
 def suppressed_table(run: Run, limit: int = 10) -> Table:
-    """The rows with the smallest weights, without their text."""
+    """The rows that counted least, without their text."""
     columns = ("Line", "Id", "Label", "Benign, probably", "Mean weight", "First score")
     table = _table("Most suppressed rows", *columns, left={"Id", "Label"})
     rows = most_suppressed(run.audit, limit)

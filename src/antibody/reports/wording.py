@@ -98,8 +98,8 @@ def suppression_result(audit: list[Fields]) -> str:
         return ""
     hits = sum(row.get("harmful") is True for row in ordered[:harmful])
     return (
-        f"{harmful} of the {len(ordered)} weighed rows are labelled harmful; "
-        f"of the {harmful} rows with the smallest weights, {hits} are."
+        f"{harmful} of the {len(ordered)} rows are labelled harmful; "
+        f"of the {harmful} rows that counted least, {hits} are."
     )
 
 
