@@ -1,16 +1,44 @@
 """Progress bars on standard error, so that standard output stays free for ``--json``."""
 
 import datetime
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+# Seconds between two lines where there is no terminal.
+LINE_EVERY = 30.0
+
+
+class _Progress(Progress):
+    """A bar; where there is no terminal, as in a job's log, a line now and then until the last."""
+
+    said_at = 0.0
+
+    def start(self) -> None:
+        self.said_at = time.monotonic()
+        super().start()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        if not self.console.is_terminal and time.monotonic() - self.said_at >= LINE_EVERY:
+            self.said_at = time.monotonic()
+            task = self.tasks[self.task_ids.index(task_id)]
+            left = None if task.time_remaining is None else datetime.timedelta(seconds=round(task.time_remaining))
+            parts = [
+                f"{task.completed:.0f}" + (f"/{task.total:.0f}" if task.total else ""),
+                f"{left} left" if left else "",
+                task.fields["note"],
+            ]
+            self.console.print(task.description, ", ".join(part for part in parts if part), markup=False)
 
 
 def new_progress() -> Progress:
     """A bar with a description, a count, the time that remains and a note."""
-    return Progress(
+    return _Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
