@@ -64,11 +64,13 @@ def manifest_table(run: Run) -> Table:
     """What made the run."""
     table = _table(f"Run {run.name}", "Property", "Value", left={"Property", "Value"})
     manifest = run.manifest
-    version = mapping(manifest.get("model"))
+    base = mapping(manifest.get("model"))
+    # A local folder has no revision.
+    made = [str(base[name]) for name in ("revision", "dtype") if base.get(name)]
     values = {
         "Stage": manifest.get("kind"),
         "Method": manifest.get("method"),
-        "Model": f"{run.model} ({version.get('revision')}, {version.get('dtype')})",
+        "Model": f"{run.model} ({', '.join(made)})",
         "Parent": manifest.get("parent"),
         "Seed": manifest.get("seed"),
         "Steps": manifest.get("steps"),
