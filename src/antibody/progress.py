@@ -14,7 +14,7 @@ LINE_EVERY = 30.0
 
 
 class _Progress(Progress):
-    """A bar; where there is no terminal, as in a job's log, a line now and then until the last."""
+    """A bar; where none can be shown, as in a job's log, a line now and then."""
 
     said_at = 0.0
 
@@ -24,7 +24,8 @@ class _Progress(Progress):
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         super().update(task_id, **changes)
-        if not self.console.is_terminal and time.monotonic() - self.said_at >= LINE_EVERY:
+        shown = self.console.is_jupyter or (self.console.is_terminal and not self.console.is_dumb_terminal)
+        if not shown and time.monotonic() - self.said_at >= LINE_EVERY:
             self.said_at = time.monotonic()
             task = self.tasks[self.task_ids.index(task_id)]
             left = None if task.time_remaining is None else datetime.timedelta(seconds=round(task.time_remaining))
@@ -33,7 +34,9 @@ class _Progress(Progress):
                 f"{left} left" if left else "",
                 task.fields["note"],
             ]
-            self.console.print(task.description, ", ".join(part for part in parts if part), markup=False)
+            self.console.print(
+                task.description, ", ".join(part for part in parts if part), markup=False, soft_wrap=True
+            )
 
 
 def new_progress() -> Progress:

@@ -58,7 +58,7 @@ def anchor_share(kept: float, rows: float, floor: float) -> float:
 
 
 def step_scale(drift: float, tolerance: float) -> float:
-    """s in (0, 1], of a mean drift D̄ and a tolerance D_0 > 0, both in nats a token; 1 where nothing has drifted."""
+    """s in (0, 1], of a mean drift D̄ and a tolerance D_0 > 0, both in nats a token; 1 up to the tolerance."""
     return 1.0 if drift <= tolerance else tolerance / drift
 
 

@@ -66,11 +66,11 @@ def manifest_table(run: Run) -> Table:
     manifest = run.manifest
     base = mapping(manifest.get("model"))
     # A local folder has no revision.
-    made = [str(base[name]) for name in ("revision", "dtype") if base.get(name)]
+    made = ", ".join(str(base[name]) for name in ("revision", "dtype") if base.get(name))
     values = {
         "Stage": manifest.get("kind"),
         "Method": manifest.get("method"),
-        "Model": f"{run.model} ({', '.join(made)})",
+        "Model": f"{run.model} ({made})" if made else run.model,
         "Parent": manifest.get("parent"),
         "Seed": manifest.get("seed"),
         "Steps": manifest.get("steps"),

@@ -91,7 +91,7 @@ def most_suppressed(audit: list[Fields], limit: int | None = None) -> list[Field
 
 
 def suppression_result(audit: list[Fields]) -> str:
-    """How well the weights single out the labelled harmful rows, in a sentence; empty where there are none."""
+    """How many of the rows that counted least are labelled harmful, in a sentence; empty where none is."""
     ordered = most_suppressed(audit)
     harmful = sum(row.get("harmful") is True for row in ordered)
     if not harmful:

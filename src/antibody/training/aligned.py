@@ -13,13 +13,16 @@ from antibody.names import Dtype
 from antibody.screening.screen import screen_of
 
 
-def aligned(run: str | Path, *, dtype: Dtype = "auto", device: str = "auto") -> dict[str, Any]:
+def aligned(
+    run: str | Path, *, dtype: Dtype = "auto", device: str = "auto", trust_remote_code: bool = False
+) -> dict[str, Any]:
     """An aligned run as arguments of `AntibodyTrainer`: model, processing_class, refusals, screen and anchors.
 
     Args:
         run: The directory, as `antibody align` made it. Its adapter goes on being trained: give no ``peft_config``.
         dtype: auto (bfloat16 where the hardware has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda, mps ...
+        trust_remote_code: Run Python code that the model ships.
 
     Raises:
         UsageError: It is no run of ours.
@@ -29,7 +32,7 @@ def aligned(run: str | Path, *, dtype: Dtype = "auto", device: str = "auto") -> 
     screen, anchors = screen_of(run), anchors_of(run)
     if anchors is None:
         raise ModelError(f"{run} has no anchors.", hint="Make it again with `antibody align`.", code="not_calibrated")
-    loaded = load_model(run, trainable=True, dtype=dtype, device=device)
+    loaded = load_model(run, trainable=True, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     return {
         "model": loaded.model,
         "processing_class": loaded.tokenizer,

@@ -71,7 +71,14 @@ def refuse_other_order(checkpoint: Path, begun: dict[str, Any], now: dict[str, A
     Raises:
         TrainingError: ``resume_differs``.
     """
-    for name in begun | now:
+    if "options" not in begun:
+        raise TrainingError(
+            f"{checkpoint} does not say by which options it was written.",
+            hint="An earlier version wrote it. Begin again.",
+            code="resume_differs",
+        )
+    begun, now = ({**order, **order["options"]} for order in (begun, now))
+    for name in [name for name in begun | now if name != "options"]:
         if begun.get(name) != now.get(name):
             raise TrainingError(
                 f"{checkpoint} was written with {name}={begun.get(name)}, and would be resumed with {now.get(name)}.",

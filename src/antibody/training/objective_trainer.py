@@ -317,11 +317,11 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         }
 
     def _order(self) -> dict[str, Any]:
-        """What decides a step, so that it must not change at a resume. The number of processes does not."""
+        """The method, its options, and what decides which rows make up a step. The number of processes does not."""
         return {
             "method": self.args.method,
-            # As text, which an infinity survives in a checkpoint.
-            **{name: str(value) for name, value in self.args.options.items()},
+            # As text, as which an infinity comes through a checkpoint.
+            "options": {name: str(value) for name, value in self.args.options.items()},
             "rows of a step": self.step_rows,
             "rows": len(self.train_dataset),
             "seed": self.args.seed,
@@ -359,25 +359,28 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
 
 
 class _ScaledSteps(TrainerCallback):  # type: ignore[misc]
-    """Shortens the next step by the learning rate. Shorter gradients would not: of those AdamW takes the direction."""
+    """Shortens the next step by its learning rate. Shorter gradients would not: AdamW divides them by their size."""
 
     def __init__(self, scale: Callable[[], float]) -> None:
         self.scale = scale
         self.rates: list[Any] = []
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **_: Any) -> None:
-        scale = self.scale()
-        self.rates = [group["lr"] for group in optimizer.param_groups] if scale < 1 else []
+        self.rates = []
+        if (scale := self.scale()) == 1:
+            return
+        self.rates = [group["lr"] for group in optimizer.param_groups]
         if None in self.rates:
             raise TrainingError(
                 f"Step {state.global_step + 1} is to be shortened, and the optimiser has no learning rate.",
                 hint="Use an optimiser with one, or a method or gate without anchors.",
                 code="no_learning_rate",
             )
-        for group, rate in zip(optimizer.param_groups, self.rates, strict=False):
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * scale
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **_: Any) -> None:
+        # None where the step was whole.
         for group, rate in zip(optimizer.param_groups, self.rates, strict=False):
             group["lr"] = rate
 

@@ -171,8 +171,8 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         model = _with_adapter(settings)
         compared = refusals if "refusals" in objective.batches else None
         train = prepare(records, model.tokenizer, max_length=settings.max_length, refusals=compared)
-        if cut := sum(train["truncated"]):
-            logger.warning("%d of %d responses are cut: --max-length is %d.", cut, len(train), settings.max_length)
+        if (cut := sum(train["truncated"])) and PartialState().is_main_process:
+            logger.warning("Cut at max_length=%d: %d of %d responses.", settings.max_length, cut, len(train))
         trainer = AntibodyTrainer(
             model.model,
             config,
@@ -185,8 +185,9 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
     for callback in watch(trainer, upload) if watch else ():
         trainer.add_callback(callback)
     _train(trainer, run, f"Fine-tuning ({settings.method})")
-    if not any(math.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry):
-        logger.warning("No step was on a row of the upload: all are withheld, or the method's steps were on others.")
+    taught = any(math.isfinite(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+    if not taught and trainer.accelerator.is_main_process:
+        logger.warning("No step was on a row of the upload: its rows were withheld, or the method trained on others.")
     if objective.judges and trainer.accelerator.is_main_process:
         threshold = DEFAULT_THRESHOLD if config.gate_threshold is None else config.gate_threshold
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=threshold))

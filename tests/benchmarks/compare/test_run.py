@@ -98,7 +98,8 @@ def test_a_default_counts_as_if_it_were_written(
 
     before = keys()
     tiny["methods"]["Antibody"]["finetune"] |= {"tau": 1.0, "options": {"score": "mean"}}
-    tiny["finetune"]["learning_rate"] = PRESETS["paper"].finetuning.learning_rate
+    tiny["finetune"] |= {"learning_rate": "1e-5", "preset": "paper"}
+    tiny["align"] |= {"lora_alpha": PRESETS["paper"].lora.alpha}
     assert keys() == before
     # A newer version has another one.
     tiny["methods"]["Antibody"]["finetune"] = {"method": "antibody"}

@@ -83,15 +83,25 @@ def all_settings(settings: Settings, stage: str, model: str) -> dict[str, Any]:
     given = {name: value for name, value in settings.items() if value is not None}
     if stage == "align":
         checked: TrainingSettings = alignment_settings(given, model=model, output=Path("o"))
-        preset, methods = preset_for(base_name(model), checked.preset).alignment, ALIGNMENTS
+        methods = ALIGNMENTS
     else:
         checked = finetuning_settings(given, model=model, output=Path("o"), data="d")
-        preset, methods = preset_for(base_name(model), checked.preset).finetuning, FINETUNINGS
-    chosen = {**preset.options.get(checked.method, {}), **checked.given_options()}
-    rates = {"learning_rate": preset.learning_rate, "batch_size": preset.batch_size}
-    length = {} if given.keys() & {"steps", "epochs"} else {"steps": preset.steps, "epochs": preset.epochs}
-    written = {name: value for name, value in given.items() if name not in checked.named}
-    return rates | length | written | {"options": options_of(methods, checked.method, chosen)}
+        methods = FINETUNINGS
+    preset = preset_for(base_name(model), checked.preset)
+    trained = preset.alignment if stage == "align" else preset.finetuning
+    length = {"steps": trained.steps} if trained.steps is not None else {"epochs": float(trained.epochs or 0)}
+    defaults = {
+        "lora_r": preset.lora.r,
+        "lora_alpha": preset.lora.alpha,
+        "target_modules": preset.lora.target_modules,
+        "learning_rate": trained.learning_rate,
+        "batch_size": trained.batch_size,
+        **({} if given.keys() & {"steps", "epochs"} else length),
+    }
+    # As the settings have them: 1e-5 is text in YAML.
+    written = {name: getattr(checked, name) for name in given if name not in {*checked.named, "preset"}}
+    chosen = {**trained.options.get(checked.method, {}), **checked.given_options()}
+    return defaults | written | {"options": options_of(methods, checked.method, chosen)}
 
 
 def _typed(kind: type[Training], settings: Settings) -> Training:
