@@ -380,7 +380,7 @@ class _ScaledSteps(TrainerCallback):  # type: ignore[misc]
             group["lr"] = rate * scale
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, *, optimizer: Any, **_: Any) -> None:
-        # None where the step was whole.
+        # There are none where the step was whole.
         for group, rate in zip(optimizer.param_groups, self.rates, strict=False):
             group["lr"] = rate
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from antibody.models.lora import LoraSettings
 from antibody.names import BUNDLED_NAME
+from antibody.training.methods import Method, Option, options_of
+from antibody.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,15 @@ class StageSettings:
     epochs: float | None = None
     steps: int | None = None
     options: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def options_of(self, settings: TrainingSettings, methods: Mapping[str, Method]) -> dict[str, Option]:
+        """All options of the settings' method: those that are given, else the preset's, else the method's own defaults.
+
+        Raises:
+            UsageError: As `antibody.training.methods.options_of`, and where one was chosen twice.
+        """
+        preset = self.options.get(settings.method, {})
+        return options_of(methods, settings.method, {**preset, **settings.given_options()})
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ from antibody.training.checkpoints import MetricsWriter
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
 from antibody.training.dropping import chosen_rows, keep_choice, shared_rows
 from antibody.training.finetuning_trainer import AntibodyTrainer
-from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, Option, options_of
+from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, Option
 from antibody.training.objective_trainer import ObjectiveTrainer
 from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.progress import ProgressBar
@@ -171,7 +171,8 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         model = _with_adapter(settings)
         compared = refusals if "refusals" in objective.batches else None
         train = prepare(records, model.tokenizer, max_length=settings.max_length, refusals=compared)
-        if (cut := sum(train["truncated"])) and PartialState().is_main_process:
+        cut = sum(train["truncated"])
+        if cut and PartialState().is_main_process:
             logger.warning("Cut at max_length=%d: %d of %d responses.", settings.max_length, cut, len(train))
         trainer = AntibodyTrainer(
             model.model,
@@ -193,7 +194,7 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report(upload.records, threshold=threshold))
     if method.drops and trainer.accelerator.is_main_process:
         write_jsonl(run.path / "audit.jsonl", trainer.audit.report_dropped(upload.records, records))
-    more = {"truncated_rows": sum(train["truncated"])}
+    more = {"truncated_rows": cut}
     if anchors and trainer.accelerator.is_main_process:
         write_records(run.path / ANCHORS_FILE, anchors)
     _finish(run, trainer, settings, model, kind="finetuning", data=data, more=more, started=started)
@@ -250,8 +251,7 @@ def _resolved(
     Raises:
         UsageError: Two options exclude each other, the method takes no such option, or the device cannot be trained on.
     """
-    preset = stage.options.get(settings.method, {})
-    options = options_of(methods, settings.method, {**preset, **settings.given_options()})
+    options = stage.options_of(settings, methods)
     shape = (settings.lora_r, settings.lora_alpha, settings.target_modules)
     if is_run(settings.model) and shape != (None, None, None):
         raise UsageError(

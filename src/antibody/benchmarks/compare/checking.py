@@ -13,7 +13,7 @@ from antibody.errors import UsageError
 from antibody.evaluation.judges import JUDGES
 from antibody.evaluation.tasks import make_task
 from antibody.models.run import base_name
-from antibody.training.methods import ALIGNMENTS, FINETUNINGS, options_of
+from antibody.training.methods import ALIGNMENTS, FINETUNINGS
 from antibody.training.presets import preset_for
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings
 
@@ -100,8 +100,7 @@ def all_settings(settings: Settings, stage: str, model: str) -> dict[str, Any]:
     }
     # As the settings have them: 1e-5 is text in YAML.
     written = {name: getattr(checked, name) for name in given if name not in {*checked.named, "preset"}}
-    chosen = {**trained.options.get(checked.method, {}), **checked.given_options()}
-    return defaults | written | {"options": options_of(methods, checked.method, chosen)}
+    return defaults | written | {"options": trained.options_of(checked, methods)}
 
 
 def _typed(kind: type[Training], settings: Settings) -> Training:
