@@ -8,11 +8,11 @@ import importlib.metadata
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
@@ -25,14 +25,13 @@ from antibody.data.sources import load_labelled, load_records, load_refusals
 from antibody.data.writing import write_records
 from antibody.errors import UsageError
 from antibody.files import sha256_of, write_jsonl
-from antibody.models.base import BaseModel, choose_device, choose_dtype
+from antibody.models.base import BaseModel
 from antibody.models.lora import LoraSettings, new_adapter
 from antibody.models.run import (
     ANCHORS_FILE,
     REFUSALS_FILE,
     Run,
     anchors_of,
-    base_name,
     is_run,
     load_model,
     open_run,
@@ -48,12 +47,12 @@ from antibody.training.checkpoints import MetricsWriter
 from antibody.training.configs import AntibodyAlignmentConfig, AntibodyConfig
 from antibody.training.dropping import chosen_rows, keep_choice, shared_rows
 from antibody.training.finetuning_trainer import AntibodyTrainer
-from antibody.training.methods import ALIGNMENTS, FINETUNINGS, Method, Option
+from antibody.training.methods import ALIGNMENTS, FINETUNINGS
 from antibody.training.objective_trainer import ObjectiveTrainer
-from antibody.training.presets import Preset, StageSettings, preset_for
 from antibody.training.progress import ProgressBar
 from antibody.training.provided import Provided
 from antibody.training.reading import shared_screen
+from antibody.training.resolved import chosen_preset, resolved, trainer_arguments
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings, refuse_own_output
 
 logger = logging.getLogger(__name__)
@@ -62,8 +61,6 @@ logger = logging.getLogger(__name__)
 MOST_PROBED = 400
 MOST_HELD_OUT = 100
 MOST_RANKED = 1000
-
-Settings = TypeVar("Settings", bound=TrainingSettings)
 
 # Gives callbacks that go along with a trainer, as the service does to follow and to stop one.
 Watch = Callable[[AntibodyTrainer, Loaded], Iterable[TrainerCallback]]
@@ -77,9 +74,9 @@ def align(settings: AlignmentSettings) -> Run:
     """
     with agreed(settings.device):
         refuse_own_output(settings)
-        preset = _preset(settings)
-        settings, options = _resolved(settings, preset.alignment, preset.lora, ALIGNMENTS)
-        config = AntibodyAlignmentConfig(**_arguments(settings), method=settings.method, options=options)
+        preset = chosen_preset(settings)
+        settings, options = resolved(settings, preset.alignment, preset.lora, ALIGNMENTS)
+        config = AntibodyAlignmentConfig(**trainer_arguments(settings), method=settings.method, options=options)
         refusals = load_refusals(settings.refusals)
         harmful = load_labelled(settings.harmful, harmful=True)
         benign = load_labelled(settings.benign, harmful=False)
@@ -138,10 +135,10 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
     """
     with agreed(settings.device):
         refuse_own_output(settings)
-        preset = _preset(settings)
-        settings, options = _resolved(settings, preset.finetuning, preset.lora, FINETUNINGS)
+        preset = chosen_preset(settings)
+        settings, options = resolved(settings, preset.finetuning, preset.lora, FINETUNINGS)
         config = AntibodyConfig(
-            **_arguments(settings),
+            **trainer_arguments(settings),
             method=settings.method,
             options=options,
             train_sampling_strategy="random" if settings.shuffle else "sequential",
@@ -201,6 +198,17 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
     return run
 
 
+def _refuse_unaligned(settings: FinetuningSettings) -> None:
+    if not is_run(settings.model) and not settings.allow_unaligned:
+        raise UsageError(
+            f"{settings.model} is not an aligned run: its own judgement of a row protects nothing."
+            if Path(settings.model).exists() or settings.model == BUNDLED_NAME
+            else f"There is no {settings.model} here, and a model of that name elsewhere is not an aligned run.",
+            hint="Align it with `antibody align` and name that run, or trust its maker's alignment: --allow-unaligned.",
+            code="not_aligned",
+        )
+
+
 def _open(settings: TrainingSettings, data: dict[str, Loaded], refusals: list[str]) -> Run:
     """Opens the run with the hashes of all that it reads, and keeps the refusals in it. The main process does."""
     with agreed(settings.device):
@@ -225,71 +233,6 @@ def _open(settings: TrainingSettings, data: dict[str, Loaded], refusals: list[st
     return Run(settings.output)
 
 
-def _refuse_unaligned(settings: FinetuningSettings) -> None:
-    if not is_run(settings.model) and not settings.allow_unaligned:
-        raise UsageError(
-            f"{settings.model} is not an aligned run: its own judgement of a row protects nothing."
-            if Path(settings.model).exists() or settings.model == BUNDLED_NAME
-            else f"There is no {settings.model} here, and a model of that name elsewhere is not an aligned run.",
-            hint="Align it with `antibody align` and name that run, or trust its maker's alignment: --allow-unaligned.",
-            code="not_aligned",
-        )
-
-
-def _preset(settings: TrainingSettings) -> Preset:
-    return preset_for(base_name(settings.model), settings.preset)
-
-
-def _resolved(
-    settings: Settings, stage: StageSettings, lora: LoraSettings, methods: Mapping[str, Method]
-) -> tuple[Settings, dict[str, Option]]:
-    """With the preset's values and the machine's dtype filled in, so that config.yaml repeats the run anywhere.
-
-    Returns:
-        The settings, and all options of the method.
-
-    Raises:
-        UsageError: Two options exclude each other, the method takes no such option, or the device cannot be trained on.
-    """
-    options = stage.options_of(settings, methods)
-    shape = (settings.lora_r, settings.lora_alpha, settings.target_modules)
-    if is_run(settings.model) and shape != (None, None, None):
-        raise UsageError(
-            "The adapter of a run goes on being trained, so its shape cannot be chosen.",
-            hint="Leave out --lora-r, --lora-alpha and --target-modules.",
-            code="conflict",
-        )
-    device = choose_device(settings.device)
-    processes = PartialState(cpu=device.type == "cpu").num_processes
-    batch_size = settings.batch_size or stage.batch_size
-    if batch_size % (settings.gradient_accumulation_steps * processes):
-        raise UsageError(
-            f"A batch of {batch_size} rows cannot be split equally over {processes} processes and "
-            f"{settings.gradient_accumulation_steps} gradient_accumulation_steps.",
-            hint="Choose a batch_size that both divide.",
-            code="conflict",
-        )
-    if device.index:
-        raise UsageError(
-            f"Training takes the first device it sees, not {device}.",
-            hint=f"Set CUDA_VISIBLE_DEVICES={device.index} and leave --device auto.",
-            code="device",
-        )
-    defaults: dict[str, Any] = {
-        "batch_size": stage.batch_size,
-        "learning_rate": stage.learning_rate,
-    }
-    if settings.steps is None and settings.epochs is None:
-        defaults |= {"steps": stage.steps, "epochs": stage.epochs}
-    if not is_run(settings.model):
-        defaults |= {"lora_r": lora.r, "lora_alpha": lora.alpha, "target_modules": lora.target_modules}
-    dtype: Any = str(choose_dtype(settings.dtype, device)).removeprefix("torch.")
-    missing = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
-    named: dict[str, Any] = {name: options.get(name, getattr(settings, name)) for name in settings.named}
-    rest = {name: value for name, value in options.items() if name not in named and value is not None}
-    return replace(settings, dtype=dtype, options=rest, **named, **missing), options
-
-
 def _with_adapter(settings: TrainingSettings) -> BaseModel:
     """The model with the adapter it trains: the run's own, or a new one on a base model."""
     set_seed(settings.seed)
@@ -305,32 +248,6 @@ def _with_adapter(settings: TrainingSettings) -> BaseModel:
     assert settings.lora_r and settings.lora_alpha and settings.target_modules, "settings are resolved by now"
     shape = LoraSettings(r=settings.lora_r, alpha=settings.lora_alpha, target_modules=settings.target_modules)
     return replace(loaded, model=new_adapter(loaded.model, shape))
-
-
-def _arguments(settings: TrainingSettings) -> dict[str, Any]:
-    """The options that `transformers` trains by."""
-    assert settings.batch_size, "settings are resolved by now"
-    rows = settings.batch_size // PartialState().num_processes
-    return {
-        "output_dir": str(Run(settings.output).checkpoints),
-        "per_device_train_batch_size": rows // settings.gradient_accumulation_steps,
-        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
-        "micro_batch_size": settings.micro_batch_size,
-        "learning_rate": settings.learning_rate,
-        "weight_decay": settings.weight_decay,
-        "max_length": settings.max_length,
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "seed": settings.seed,
-        "save_steps": settings.save_steps,
-        "save_total_limit": 2,
-        "logging_steps": 1,
-        "report_to": settings.report_to,
-        "disable_tqdm": True,
-        "use_cpu": choose_device(settings.device).type == "cpu",
-        # The model is loaded in the dtype it is trained in; autocasting on top would only convert back and forth.
-        "bf16": False,
-        **({"num_train_epochs": settings.epochs} if settings.steps is None else {"max_steps": settings.steps}),
-    }
 
 
 def _train(trainer: ObjectiveTrainer, run: Run, description: str) -> None:

@@ -78,15 +78,53 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
     assert len(more["cells"]) == 9
     assert dry_run(open_comparison(written(tiny), output, None), probe=False)["seconds"] == 0
 
-    # What is left of a comparison that lost a calibrated model is one calibration.
+    # A calibrated model that is lost is made again for a cell that needs it, and for no other.
     opened = open_comparison(written(tiny), output, None)
     stages = [stage for stage in opened.plan.stages.values() if stage.calibrates]
     for stage, seconds in zip(stages, (100.0, 300.0), strict=True):
         write_json(opened.folder.model(stage.key), {"seconds": seconds, "peak_gb": 99.0})
     shutil.rmtree(opened.folder.aligned(stages[0].key))
+    assert dry_run(opened, probe=False)["seconds"] == 0
+    lost = next(cell for cell in opened.plan.cells if cell.model.aligned[-1] == stages[0])
+    opened.folder.cell(lost.key).unlink()
     planned = dry_run(opened, probe=False)
     assert planned["calibrations"] == {"all": 2, "done": 1}
-    assert (planned["seconds"], planned["peak_gb"]) == (200.0, 99.0)
+    assert planned["seconds"] > 200
+    assert planned["peak_gb"] == 99.0
+
+
+def test_published_results_are_gone_on_with(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"align": 0, "finetune": 0}
+    for module, name in ((alignment, "align"), (finetuning, "finetune")):
+        monkeypatch.setattr(module, name, _counted(getattr(module, name), name, counts))
+    published = compare(written(tiny), tmp_path / "theirs")
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    shutil.copy(tmp_path / "theirs/results.json", ours)
+    planned = dry_run(open_comparison(written(tiny), ours, None), probe=False)
+    assert (planned["cells"], planned["seconds"]) == ({"all": 4, "done": 4}, 0)
+    before = dict(counts)
+    assert compare(written(tiny), ours) == published
+    assert counts == before
+
+    # A method of one's own costs itself, and the alignment it starts from.
+    tiny["methods"]["Lisa"] = {"align": "plain", "finetune": {"method": "lisa"}}
+    more = compare(written(tiny), ours)
+    assert more["cells"][:4] == published["cells"]
+    assert [cell["status"] for cell in more["cells"]] == ["done"] * 6
+    assert {name: counts[name] - before[name] for name in counts} == {"align": 1, "finetune": 2}
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"kind": "evaluation", "cells": []}'])
+def test_another_results_file_is_left_alone(tiny: dict[str, Any], written: Write, tmp_path: Path, content: str) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "results.json").write_text(content)
+    with pytest.raises(UsageError, match="holds something else"):
+        compare(written(tiny), other)
+    assert (other / "results.json").read_text() == content
 
 
 def test_a_default_counts_as_if_it_were_written(

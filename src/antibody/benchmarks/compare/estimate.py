@@ -76,9 +76,13 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
     calibrations = [stage for stage in plan.stages.values() if stage.calibrates]
     tuned = [model for model in plan.models.values() if model.finetune]
     cells = list({cell.key: cell for cell in plan.cells}.values())
-    open_stages = [stage for stage in stages if not Run(folder.aligned(stage.key)).complete]
-    open_calibrations = [stage for stage in calibrations if not Run(folder.aligned(stage.key)).complete]
-    open_models = [m for m in tuned if not all(is_done(folder, cell.key) for cell in plan.cells_of(m))]
+    unmeasured = [model for model in plan.models.values() if not _evaluated(model, opened)]
+    # An alignment of which every cell is measured is not made again.
+    needed = {stage.key for model in unmeasured for stage in model.aligned}
+    missing = [key for key in needed if not Run(folder.aligned(key)).complete]
+    open_stages = [stage for stage in stages if stage.key in missing]
+    open_calibrations = [stage for stage in calibrations if stage.key in missing]
+    open_models = [model for model in unmeasured if model.finetune]
     open_cells = [cell for cell in cells if not is_done(folder, cell.key)]
     rates = _probed(opened, stages, calibrations, tuned) if probe else _seen(opened)
     parts = [
@@ -96,7 +100,7 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
         "alignments": {"all": len(stages), "done": len(stages) - len(open_stages)},
         "calibrations": {"all": len(calibrations), "done": len(calibrations) - len(open_calibrations)},
         "finetunings": {"all": len(tuned), "done": len(tuned) - len(open_models)},
-        "evaluations": {"all": len(plan.models), "done": sum(_evaluated(m, opened) for m in plan.models.values())},
+        "evaluations": {"all": len(plan.models), "done": len(plan.models) - len(unmeasured)},
         "cells": {"all": len(cells), "done": len(cells) - len(open_cells)},
         "seconds": round(sum(known), 1) if known or not parts else None,
         "peak_gb": rates.peak_gb,

@@ -5,15 +5,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from antibody.files import claim_directory, write_text
+from antibody.files import claim_directory, write_json, write_text
 
 CONFIG_FILE = "compare.yaml"
 RESULTS_FILE = "results.json"
+
+# What results.json says of a cell besides its own content.
+OF_RESULTS = ("key", "status", "grid", "method", "attack", "ratio", "task", "variant", "seed")
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,21 @@ class Folder:
     path: Path
     begun_at: float = field(default_factory=time.time)
 
+    @cached_property
+    def published(self) -> dict[str, dict[str, Any]]:
+        """Measured cells by name where results.json, as somebody has published it, is all there is."""
+        results = self.path / RESULTS_FILE
+        if not results.exists() or (self.path / CONFIG_FILE).exists():
+            return {}
+        with suppress(ValueError):
+            content = json.loads(results.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and content.get("kind") == "comparison":
+                done = [cell for cell in content["cells"] if cell["status"] == "done" and "key" in cell]
+                return {cell["key"]: {k: v for k, v in cell.items() if k not in OF_RESULTS} for cell in done}
+        return {}
+
     def claim(self, config: str) -> None:
-        """Makes the directory, or goes on with it.
+        """Makes the directory, or goes on with it or with the cells of a results.json that lies there alone.
 
         Raises:
             UsageError: It holds something else.
@@ -41,7 +58,9 @@ class Folder:
         names = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
         # Or the file that another process is about to give this name.
         ours = not names or any(name == CONFIG_FILE or name.startswith(f".{CONFIG_FILE}.") for name in names)
-        claim_directory(self.path, ours=ours, resume=True, force=False)
+        claim_directory(self.path, ours=ours or bool(self.published), resume=True, force=False)
+        for key, content in self.published.items():
+            write_json(self.cell(key), content)
         write_text(self.path / CONFIG_FILE, config)
 
     @property
@@ -65,6 +84,10 @@ class Folder:
 
     def cell(self, key: str) -> Path:
         return self.path / "cells" / f"{key}.json"
+
+    def measured(self, key: str) -> dict[str, Any] | None:
+        """What a cell's file holds, or what was published of it; None where there is neither."""
+        return read_json(self.cell(key)) or self.published.get(key)
 
     def is_settled(self, key: str) -> bool:
         """Whether a cell is measured, or failed since this process began, in this or in another."""
@@ -106,5 +129,5 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def is_done(folder: Folder, key: str) -> bool:
     """Whether a cell is measured. One that failed is not."""
-    found = read_json(folder.cell(key))
+    found = folder.measured(key)
     return found is not None and "error" not in found

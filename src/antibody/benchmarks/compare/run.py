@@ -137,7 +137,7 @@ def write_results(opened: Opened) -> dict[str, Any]:
         made = read_json(opened.folder.model(cell.model.key)) or {} if found else {}
         withheld = {key: value for key, value in made.items() if key.startswith("withheld")}
         trained = {"finetune_peak_gb": made["peak_gb"]} if made else {}
-        cells.append({**cell.labels, "status": status, **found, **withheld, **trained})
+        cells.append({**cell.labels, "key": cell.key, "status": status, **found, **withheld, **trained})
     results = {
         "kind": "comparison",
         "model": opened.config.model,
