@@ -92,6 +92,7 @@ def test_every_alignment_but_antibody_is_called_a_baseline(aligned: dict[str, Ru
     for method, run in aligned.items():
         card = (run.path / "README.md").read_text()
         assert ("This stage was trained" in card) == (method != "antibody")
+        assert {path.name for path in run.adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_alignments_differ(aligned: dict[str, Run]) -> None:

@@ -76,6 +76,8 @@ class Run:
         temporary = self.path / ".adapter"
         shutil.rmtree(temporary, ignore_errors=True)
         model.save_pretrained(str(temporary), state_dict=parameters)
+        # PEFT's unfilled template of a card; the run's own is beside the folder.
+        (temporary / "README.md").unlink(missing_ok=True)
         shutil.rmtree(self.adapter, ignore_errors=True)
         temporary.rename(self.adapter)
 
