@@ -116,12 +116,13 @@ def test_harmful_prompts_are_answered_by_refusals_in_turn() -> None:
 def test_anchors_are_refusals_the_hardest_benign_rows_and_others() -> None:
     refused = [chat_record(f"refused {i}", "No.", id=f"refused-{i}") for i in range(100)]
     benign = [chat_record(f"benign {i}", "Yes.", id=f"benign-{i}") for i in range(500)]
-    anchors = choose_anchors(refused, benign, [float(index) for index in range(500)], seed=1)
-    assert anchors == choose_anchors(refused, benign, [float(index) for index in range(500)], seed=1)
+    ranked = [(record, float(index)) for index, record in enumerate(benign)]
+    anchors = choose_anchors(refused, ranked, seed=1)
+    assert anchors == choose_anchors(refused, ranked, seed=1)
     assert len(anchors) == len({record.id for record in anchors}) == 256
     assert sum(record in refused for record in anchors) == 64
     assert all(record in anchors for record in benign[:96])
-    few = choose_anchors(refused[:3], benign[:5], [0.0] * 5, seed=1)
+    few = choose_anchors(refused[:3], ranked[:5], seed=1)
     assert sorted(record.id for record in few) == sorted(record.id for record in [*refused[:3], *benign[:5]])
 
 
@@ -136,5 +137,5 @@ def test_held_out_rows_share_no_prompt_with_the_others(prompts: int, share: floa
 
 
 def test_one_prompt_cannot_be_parted() -> None:
-    with pytest.raises(DataError, match="2 different rows are needed"):
+    with pytest.raises(DataError, match="2 different prompts are needed"):
         hold_out([chat_record("?", "a", id="1"), chat_record("?", "b", id="2")], 0.5, most=5, seed=0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from antibody.data.records import Record, chat_record
-from antibody.data.tokenization import tokenize, tokenize_records
+from antibody.data.tokenization import fitting, tokenize, tokenize_records
 from antibody.errors import AntibodyError, DataError, ModelError
 
 PROMPT = "<|im_start|>user\nHello?<|im_end|>\n<|im_start|>assistant\n"
@@ -141,6 +141,12 @@ def test_many_records_are_as_one_by_one_and_share_no_list(tiny_tokenizer: Any) -
     lists = [ids for tokens in together for ids in (tokens.prompt_ids, tokens.response_ids)]
     assert len({id(each) for each in lists}) == len(lists)
     assert tokenize_records([], tiny_tokenizer, 35) == []
+
+
+def test_records_that_fit_are_kept_in_order(tiny_tokenizer: Any) -> None:
+    records = [greeting(), greeting("  Hi."), plain(), greeting("")]
+    assert fitting(records, tiny_tokenizer, 27) == [greeting(), plain()]
+    assert fitting(records, tiny_tokenizer, 28) == records[:3]
 
 
 def test_a_text_that_comes_again_is_tokenised_once(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

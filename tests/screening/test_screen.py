@@ -61,6 +61,30 @@ def test_a_run_holds_its_anchors(aligned: Run) -> None:
     assert not any(row["harmful"] for row in anchors)
 
 
+def test_rows_that_do_not_fit_cost_no_alignment(
+    tiny_model_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows that are not trained on, and copies in other forms, may be longer than what is read."""
+    lengths = [20] * 40 + [660] * 10 + [800] * 10
+    rows = [{"prompt": f"{i:03d}" + "?" * length, "response": "Yes."} for i, length in enumerate(lengths)]
+    benign = tmp_path / "benign.jsonl"
+    benign.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = str(tiny_model_folder)
+    settings = {"steps": 1, "batch_size": 4, "max_length": 700, "benign_ratio": 0.0}
+    run = align(AlignmentSettings(model=model, output=tmp_path / "run", benign=str(benign), **settings))
+    anchors = [json.loads(line) for line in (run.path / "anchors.jsonl").read_text().splitlines()]
+    found = {len(row["prompt"]) for row in anchors if row["response"] == "Yes."}
+    assert found == {23, 663}
+
+    upload = {"data": "embedded:task_train", "steps": 1, "batch_size": 4, "max_length": 400}
+    finetune(FinetuningSettings(model=str(run.path), output=tmp_path / "user", **upload))
+    assert f"of {len(anchors)} anchors" in caplog.text
+
+    benign.write_text("".join(json.dumps(row) + "\n" for row in rows[50:]))
+    with pytest.raises(DataError, match="None of .* rows that the screen needs fits into 700 tokens"):
+        align(AlignmentSettings(model=model, output=tmp_path / "none", benign=str(benign), **settings))
+
+
 def test_calibrating_keeps_the_probe_and_refitting_does_not(aligned: Run) -> None:
     before = screen_of(aligned.path)
     settings = CalibrationSettings(

@@ -24,6 +24,7 @@ from antibody import (
     aligned,
     finetune,
 )
+from antibody.data.preparation import prepare
 from antibody.data.sources import load_records
 from antibody.errors import DataError, ModelError, TrainingError, UsageError
 from antibody.training.row_stream import RowStream
@@ -300,6 +301,8 @@ def test_a_script_takes_all_from_an_aligned_run(tiny_model_folder: Path, tmp_pat
         args=AntibodyConfig(**options(tmp_path / "script", max_length=700, bf16=False, seed=0)),
         train_dataset=Dataset.from_list(upload),
     )
+    written = prepare(load_records(str(run.path / "anchors.jsonl")).records, trainer.processing_class, max_length=700)
+    assert [row["prompt_ids"] for row in trainer.anchors.rows] == written["prompt_ids"]
     trainer.train()
     tuned = finetune(
         FinetuningSettings(

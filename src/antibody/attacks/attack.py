@@ -59,6 +59,7 @@ class Attack:
         ask: How the attacker puts a held-out prompt to the tuned model; the same for the same record.
         uses_score: Whether the upload needs a `score`.
         ordered: Whether the order of the rows is the attack, so that they are trained on in it.
+        most: The largest ratio that it makes.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Attack:
     ask: Callable[[Record], Record] = as_it_is
     uses_score: bool = False
     ordered: bool = False
+    most: float = 1.0
 
 
 def edited(edit: Edit) -> Upload:

@@ -34,4 +34,4 @@ def upload(
     return poison(harmless, [], 0, rows=rows, seed=seed)
 
 
-BENIGN_DRIFT = Attack("benign_drift", upload)
+BENIGN_DRIFT = Attack("benign_drift", upload, most=0.0)

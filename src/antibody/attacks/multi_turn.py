@@ -57,4 +57,4 @@ def _turns(record: Record, *, first: bool) -> tuple[Message, ...]:
     return tuple(turn for turn in record.prompt if first or turn["role"] != "system")
 
 
-MULTI_TURN = Attack("multi_turn", upload)
+MULTI_TURN = Attack("multi_turn", upload, most=1 / 3)

@@ -109,9 +109,7 @@ def align_records(harmful: Sequence[Record], refusals: Sequence[str]) -> list[Re
     ]
 
 
-def choose_anchors(
-    refused: Sequence[Record], benign: Sequence[Record], scores: Sequence[float], *, seed: int
-) -> list[Record]:
+def choose_anchors(refused: Sequence[Record], benign: Sequence[tuple[Record, float]], *, seed: int) -> list[Record]:
     """Rows of the alignment data that keep a model where alignment left it while it is fine-tuned on others.
 
     A quarter are refusals. Half of the benign ones are those that look most harmful to the screen, which a drifting
@@ -119,12 +117,11 @@ def choose_anchors(
 
     Args:
         refused: Harmful prompts with refusals.
-        benign: Helpful rows.
-        scores: Of the benign rows, low where they look harmful.
+        benign: Helpful rows, each with its score, low where it looks harmful.
         seed: Of the draw and the order.
     """
     random = Random(seed)
-    ranked = [record for _, record in sorted(zip(scores, benign, strict=True), key=lambda pair: pair[0])]
+    ranked = [record for record, _ in sorted(benign, key=lambda pair: pair[1])]
     hard, easy = ranked[: ANCHORS * 3 // 8], ranked[ANCHORS * 3 // 8 :]
     chosen = [
         *random.sample(refused, min(len(refused), ANCHORS // 4)),
@@ -155,7 +152,13 @@ def hold_out(records: Sequence[Record], share: float, *, most: int, seed: int) -
         DataError: ``too_few_rows``.
     """
     prompts = list(dict.fromkeys(str(record.prompt) for record in records))
-    _need(2, prompts, "different")
+    if len(prompts) < 2:
+        raise DataError(
+            f"2 different prompts are needed, one to hold out, and there {'is 1' if prompts else 'are none'}.",
+            hint="Give more rows.",
+            code="too_few_rows",
+            path=records[0].source if records else None,
+        )
     count = min(max(1, round(len(prompts) * share)), most, len(prompts) - 1)
     chosen = set(Random(seed).sample(prompts, count))
     return Parted(

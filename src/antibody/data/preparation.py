@@ -1,5 +1,6 @@
 """From records to the tokenised data set that a trainer reads."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,9 @@ from datasets import Dataset
 
 from antibody.data.formats import parse
 from antibody.data.records import Record
-from antibody.data.tokenization import tokenize_records
+from antibody.data.tokenization import fitting, tokenize_records
+
+logger = logging.getLogger(__name__)
 
 PREPARED = "response_ids"
 
@@ -52,6 +55,19 @@ def prepare(
         for row, tokens in zip(rows, tokenize_records(refused, tokenizer, max_length), strict=True):
             row["refusal_ids"] = tokens.response_ids
     return Dataset.from_list(rows)
+
+
+def prepare_anchors(records: Sequence[Record], tokenizer: Any, *, max_length: int) -> Dataset:
+    """As `prepare`, without those that are too long: a provider's rows may be longer than a user's.
+
+    Raises:
+        DataError: None of them fits.
+    """
+    kept = fitting(records, tokenizer, max_length)
+    left_out = len(records) - len(kept)
+    if kept and left_out:
+        logger.warning("Left out at max_length=%d: %d of %d anchors.", max_length, left_out, len(records))
+    return prepare(kept or records, tokenizer, max_length=max_length)
 
 
 def records_of(dataset: Dataset, *, name: str) -> list[Record]:

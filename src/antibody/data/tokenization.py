@@ -71,6 +71,23 @@ def tokenize_records(records: Sequence[Record], tokenizer: Any, max_length: int)
     ]
 
 
+def fitting(records: Sequence[Record], tokenizer: Any, max_length: int) -> list[Record]:
+    """The records that `tokenize` takes, in order.
+
+    Raises:
+        ModelError: As `tokenize`.
+    """
+
+    def fits(record: Record) -> bool:
+        try:
+            tokenize(record, tokenizer, max_length=max_length)
+        except DataError:
+            return False
+        return True
+
+    return [record for record in records if fits(record)]
+
+
 def _texts(record: Record, response: str, tokenizer: Any) -> _Texts:
     if isinstance(record.prompt, str):
         if tokenizer.eos_token_id is None:

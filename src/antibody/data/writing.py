@@ -10,10 +10,10 @@ from antibody.files import write_jsonl
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write one row a record. Read back, each has the same turns, response, id, label and category."""
-    write_jsonl(path, [to_row(record) for record in records])
+    write_jsonl(path, [_row(record) for record in records])
 
 
-def to_row(record: Record) -> dict[str, Any]:
+def _row(record: Record) -> dict[str, Any]:
     """A row of the format ``prompt-response``.
 
     A single question is written as a string; so is a plain prompt, which is therefore read back as a chat. Any other

@@ -149,5 +149,5 @@ def _task(settings: EvaluationSettings) -> tuple[Task | JudgedTask, list[Record]
             f"The task {settings.task} needs its rows.", hint="Give --task-data FILE.", code="no_task_data"
         )
     task = make_task(settings.task)
-    records = task.records(Path(settings.task_data))
+    records = task.records(settings.task_data)
     return task, sample(records, settings.task_limit), settings.task_data

@@ -6,6 +6,7 @@ from random import Random
 from antibody.data.mixes import hold_out
 from antibody.data.records import Record
 from antibody.data.sources import load_labelled
+from antibody.data.tokenization import fitting
 from antibody.files import write_json
 from antibody.models.run import load_model, run_of
 from antibody.progress import counted
@@ -45,7 +46,10 @@ def calibrate(settings: CalibrationSettings) -> Fit:
             return states_of(loaded.model, loaded.tokenizer, records, max_length=settings.max_length, progress=advance)
 
     known_harmful, held_harmful, known_benign, held_benign = read_with_copies(
-        (part for each in parted for part in each), settings.seed, read
+        (part for each in parted for part in each),
+        settings.seed,
+        lambda copies: fitting(copies, loaded.tokenizer, settings.max_length),
+        read,
     )
     if screen is None:
         made = make_screen(known_harmful, known_benign, held_harmful, held_benign)

@@ -59,9 +59,19 @@ def with_copies(records: Sequence[Record], seed: int) -> list[Record]:
 
 
 def read_with_copies(
-    parts: Iterable[Sequence[Record]], seed: int, read: Callable[[Sequence[Record]], Iterable[Found]]
+    parts: Iterable[Sequence[Record]],
+    seed: int,
+    fitting: Callable[[list[Record]], list[Record]],
+    read: Callable[[Sequence[Record]], Iterable[Found]],
 ) -> list[list[Found]]:
-    """What is read of each part's records and their copies, part by part. All are read at once."""
-    copied = [with_copies(part, seed) for part in parts]
+    """What is read of each part's records and their copies, part by part. All are read at once.
+
+    Args:
+        parts: The records.
+        seed: Of the copies.
+        fitting: Leaves out copies that are too long.
+        read: One value a record.
+    """
+    copied = [[*part, *fitting(with_copies(part, seed)[len(part) :])] for part in parts]
     found = iter(read([record for part in copied for record in part]))
     return [[next(found) for _ in part] for part in copied]

@@ -6,7 +6,6 @@ from typing import Any
 from datasets import Dataset
 
 from antibody.data.sources import load_records, load_refusals
-from antibody.data.writing import to_row
 from antibody.errors import ModelError
 from antibody.models.run import anchors_of, load_model, refusals_of
 from antibody.names import Dtype
@@ -38,5 +37,11 @@ def aligned(
         "processing_class": loaded.tokenizer,
         "refusals": load_refusals(refusals_of(run)),
         "screen": screen,
-        "anchors": Dataset.from_list([to_row(record) for record in load_records(anchors).records]),
+        # As turns: a prompt that is a string would get no chat template.
+        "anchors": Dataset.from_list(
+            [
+                {"prompt": list(record.prompt), "completion": [{"role": "assistant", "content": record.response}]}
+                for record in load_records(anchors).records
+            ]
+        ),
     }

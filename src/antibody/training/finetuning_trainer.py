@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from antibody.data import corpus
 from antibody.data.collation import STAND_IN
-from antibody.data.preparation import PREPARED, records_of
+from antibody.data.preparation import PREPARED, prepare_anchors, records_of
 from antibody.data.records import Record
 from antibody.data.sources import load_records
 from antibody.errors import TrainingError, UsageError
@@ -66,7 +66,7 @@ class AntibodyTrainer(ObjectiveTrainer):
             self.add_callback(_BeforeTheFirstStep(self._judge_upload))
         if "anchors" in self.objective.batches:
             if anchors is None or PREPARED not in anchors.column_names:
-                anchors = self._prepared(self._anchors(), self.args.max_length, refusals=False)
+                anchors = prepare_anchors(self._anchors(), self.tokenizer, max_length=self.args.max_length)
             # A part of a prepared data set has the indices of the whole.
             rows = [row | {"row": index} for index, row in enumerate(anchors)]
             self.anchors = RowStream(rows, seed=self.args.seed)
@@ -98,7 +98,7 @@ class AntibodyTrainer(ObjectiveTrainer):
         if self.objective.judges and self.args.gate == "off" and 1 in {size, last}:
             raise UsageError(
                 f"{len(self.train_dataset)} rows in batches of {size} leave a row alone, whose weight would be 1.",
-                hint="Choose a batch size of 2 or more, or a gate, which judges a row without others.",
+                hint="Choose another batch size of at least 2, or a gate, which judges a row without others.",
                 code="one_row_batch",
             )
 

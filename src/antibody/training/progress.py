@@ -1,6 +1,7 @@
 """Training's progress bar."""
 
 import json
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,7 +60,8 @@ def following(run: Run, description: str) -> Iterator[None]:
                     last = json.loads((run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
                     config = run.config()
                     steps = config["steps"] or round(last["step"] * config["epochs"] / last["epoch"])
-                    progress.update(task, completed=last["step"], total=steps, note=f"loss {last['loss']:.3f}")
+                    loss = math.nan if last["loss"] is None else last["loss"]
+                    progress.update(task, completed=last["step"], total=steps, note=f"loss {loss:.3f}")
 
     with meanwhile(follow):
         yield

@@ -18,12 +18,14 @@ from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from antibody.data.mixes import align_records, choose_anchors, hold_out, mix
-from antibody.data.preparation import prepare
+from antibody.data.mixes import Parted, align_records, choose_anchors, hold_out, mix
+from antibody.data.preparation import prepare, prepare_anchors
 from antibody.data.reading import Loaded
+from antibody.data.records import Record
 from antibody.data.sources import load_labelled, load_records, load_refusals
+from antibody.data.tokenization import fitting
 from antibody.data.writing import write_records
-from antibody.errors import UsageError
+from antibody.errors import DataError, UsageError
 from antibody.files import sha256_of, write_jsonl
 from antibody.models.base import BaseModel
 from antibody.models.lora import LoraSettings, new_adapter
@@ -51,16 +53,16 @@ from antibody.training.methods import ALIGNMENTS, FINETUNINGS
 from antibody.training.objective_trainer import ObjectiveTrainer
 from antibody.training.progress import ProgressBar
 from antibody.training.provided import Provided
-from antibody.training.reading import shared_screen
+from antibody.training.reading import SCREENED_TOKENS, shared_screen
 from antibody.training.resolved import chosen_preset, resolved, trainer_arguments
 from antibody.training.settings import AlignmentSettings, FinetuningSettings, TrainingSettings, refuse_own_output
 
 logger = logging.getLogger(__name__)
 
-# Rows that a run's screen is made on and calibrated on at most, and benign rows that are ranked by it.
-MOST_PROBED = 400
+# Rows that a run's screen is made on at most, and prompts of each kind that it is calibrated on.
+MOST_HARMFUL = 400
+MOST_BENIGN = 1000
 MOST_HELD_OUT = 100
-MOST_RANKED = 1000
 
 # Gives callbacks that go along with a trainer, as the service does to follow and to stop one.
 Watch = Callable[[AntibodyTrainer, Loaded], Iterable[TrainerCallback]]
@@ -105,15 +107,15 @@ def align(settings: AlignmentSettings) -> Run:
             processing_class=model.tokenizer,
             refusals=refusals,
         )
+        screened = _screened(settings, model.tokenizer, attack_rows, benign_rows) if settings.screen else []
     _train(trainer, run, f"Aligning ({settings.method})")
     more: dict[str, Any] = {"truncated_rows": sum(train["truncated"]) + sum(attack["truncated"])}
-    if settings.screen:
+    if screened:
         # By whatever method: a fine-tuning with a gate, or on anchors, starts from any alignment.
-        random = Random(settings.seed)
-        known_harmful = random.sample(attack_rows.train, min(len(attack_rows.train), MOST_PROBED))
-        known_benign = random.sample(benign_rows.train, min(len(benign_rows.train), MOST_RANKED))
-        made = shared_screen(trainer, known_harmful, known_benign, attack_rows.held_out, benign_rows.held_out)
-        anchors = choose_anchors(answered, known_benign, made.benign_scores, seed=settings.seed)
+        made = shared_screen(trainer, *screened)
+        short = {record.id for record in fitting(screened[1], model.tokenizer, settings.max_length)}
+        ranked = [pair for pair in zip(screened[1], made.benign_scores, strict=True) if pair[0].id in short]
+        anchors = choose_anchors(answered, ranked, seed=settings.seed)
         if trainer.accelerator.is_main_process:
             more["calibration"] = save_screen(run, made)
             write_records(run.path / ANCHORS_FILE, anchors)
@@ -151,7 +153,10 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         refusals = load_refusals(settings.refusals or refusals_of(settings.model))
         data = {"upload": upload}
         if "anchors" in objective.batches or method.reads_anchors:
-            data["anchors"] = load_records(settings.anchors or anchors_of(settings.model) or "embedded:anchors")
+            own = settings.anchors or anchors_of(settings.model)
+            if own is None and PartialState().is_main_process:
+                logger.warning("%s has no anchors: the embedded ones are used.", settings.model)
+            data["anchors"] = load_records(own or "embedded:anchors")
         anchors = data["anchors"].records if "anchors" in data else []
         begun = settings.output if settings.resume else None
         records = chosen_rows(method, upload.records, Provided(anchors, refusals, settings.seed), options, begun)
@@ -178,7 +183,7 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
             processing_class=model.tokenizer,
             refusals=refusals,
             screen=screen,
-            anchors=prepare(anchors, model.tokenizer, max_length=settings.max_length) if anchors else None,
+            anchors=prepare_anchors(anchors, model.tokenizer, max_length=settings.max_length) if anchors else None,
         )
     for callback in watch(trainer, upload) if watch else ():
         trainer.add_callback(callback)
@@ -196,6 +201,32 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
         write_records(run.path / ANCHORS_FILE, anchors)
     _finish(run, trainer, settings, model, kind="finetuning", data=data, more=more, started=started)
     return run
+
+
+def _screened(settings: AlignmentSettings, tokenizer: Any, harmful: Parted, benign: Parted) -> list[list[Record]]:
+    """Harmful and benign rows that a screen is made on, and those it is calibrated on, as far as they fit.
+
+    Raises:
+        DataError: ``too_few_rows``, where none of a part does.
+    """
+    random = Random(settings.seed)
+    parts = [
+        random.sample(harmful.train, min(len(harmful.train), MOST_HARMFUL)),
+        random.sample(benign.train, min(len(benign.train), MOST_BENIGN)),
+        harmful.held_out,
+        benign.held_out,
+    ]
+    most = max(settings.max_length, SCREENED_TOKENS)
+    kept = [fitting(part, tokenizer, most) for part in parts]
+    for part, found in zip(parts, kept, strict=True):
+        if not found:
+            raise DataError(
+                f"None of {len(part)} rows that the screen needs fits into {most} tokens.",
+                hint="Give shorter rows or more of them, or raise --max-length.",
+                code="too_few_rows",
+                path=part[0].source,
+            )
+    return kept
 
 
 def _refuse_unaligned(settings: FinetuningSettings) -> None:

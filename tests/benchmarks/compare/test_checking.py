@@ -1,5 +1,6 @@
 """What is wrong in a comparison's file is said with its line and field, before anything is loaded or written."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from antibody.benchmarks.compare.checking import read_config
+from antibody.benchmarks.compare.checking import read_config, stages_of
 from antibody.benchmarks.compare.rows import Library
 from antibody.benchmarks.compare.run import open_comparison
+from antibody.data import corpus
 from antibody.errors import DataError, UsageError
 
 Write = Callable[[dict[str, Any]], Path]
@@ -38,6 +40,17 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "variant": (
         lambda c: c["grids"]["ratios"].update(variants={"x": {"speed": 5}}), "grids.ratios.variants.x.speed", "speed",
     ),
+    "a ratio that an attack does not make": (
+        lambda c: c["grids"]["ratios"].update(attacks=["multi_turn"]), "grids.ratios.ratios.1", "multi_turn makes no",
+    ),
+    "a shape in a later stage": (
+        lambda c: c["methods"]["Antibody"]["align"][1].update(lora_r=4), "methods.Antibody.align.1.lora_r", "goes on",
+    ),
+    "a shape in a fine-tuning": (lambda c: c["finetune"].update(lora_alpha=4), "finetune.lora_alpha", "goes on"),
+    "a gate without a screen": (
+        lambda c: c["methods"]["Antibody"]["align"][1].update(screen=False), "methods.Antibody.finetune", "by a screen",
+    ),
+    "refusals chosen by a field": (lambda c: c["rows"]["refusals"].update(longest=9), "rows.refusals.longest", "lines"),
     "unknown task": (lambda c: c["tasks"].update(mine={"upload": "test", "test": "test"}), "tasks.mine", "no task"),
     "a task without its judge": (
         lambda c: c["tasks"]["labels"].update(task="win_rate"), "tasks.labels", "no judge '' of pairs",
@@ -53,6 +66,26 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "no rows": (lambda c: c["upload"].update(harmful="attak"), "upload.harmful", "no rows 'attak'"),
     "rows of themselves": (lambda c: c["rows"]["attack"].update({"from": "attack"}), "rows.attack.from", "itself"),
 }  # fmt: skip
+
+
+def test_a_shape_that_all_alignments_share_is_their_first_stages(
+    tiny: dict[str, Any], written: Write, tmp_path: Path
+) -> None:
+    tiny["align"]["lora_r"] = 4
+    document, config = read_config(written(tiny))
+    assert [stage.get("lora_r") for stage in stages_of(document, config, "Antibody")] == [4, None]
+
+
+def test_refusals_are_drawn_at_every_depth(tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:
+    tiny["rows"] |= {
+        "more": {"from": ["refusals", "long"], "draw": 4},
+        "long": {"from": "embedded:refusals_long", "skip": 1, "first": 2},
+    }
+    library = open_comparison(written(tiny), tmp_path / "out", None).library
+    texts = [json.loads(line)["text"] for line in Path(library.refusals("more")).read_text().splitlines()]
+    few = [*corpus.refusals()[:8], *corpus.long_refusals()[1:3]]
+    assert len(texts) == 4
+    assert texts == [text for text in few if text in texts]
 
 
 @pytest.mark.parametrize("name", WRONG)

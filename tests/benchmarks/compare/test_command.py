@@ -21,7 +21,8 @@ def test_a_probe_times_every_method_and_leaves_nothing(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tiny["methods"].pop("Antibody")
+    # The first by name has no screen.
+    tiny["methods"]["Antibody"]["align"][1]["screen"] = False
     tiny["calibrate"] = {"harmful": "harmful", "benign": "benign", "refit": True}
     real = estimate.calibrate_copy
     calibrated = []
@@ -37,11 +38,11 @@ def test_a_probe_times_every_method_and_leaves_nothing(
     output = tmp_path / "out"
     assert run(["compare", str(written(tiny)), "--output", str(output), "--dry-run", "--probe", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    assert found["cells"] == {"all": 2, "done": 0}
-    assert found["alignments"] == {"all": 1, "done": 0}
-    assert found["calibrations"] == {"all": 1, "done": 0}
+    assert found["cells"] == {"all": 4, "done": 0}
+    assert found["alignments"] == {"all": 2, "done": 0}
+    assert found["calibrations"] == {"all": 2, "done": 0}
     assert len(calibrated) == 1
-    assert 5000 < found["seconds"] < 10000
+    assert 10000 < found["seconds"] < 20000
     assert found["peak_gb"] > 0
     assert "probe" in found["measured_by"]
     assert found["unknown"] == ""

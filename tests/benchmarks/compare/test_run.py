@@ -78,7 +78,7 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
     assert len(more["cells"]) == 9
     assert dry_run(open_comparison(written(tiny), output, None), probe=False)["seconds"] == 0
 
-    # A calibrated model that is lost is made again for a cell that needs it, and for no other.
+    # A calibrated model that is lost is made again for a cell that needs it, and for none whose answers are kept.
     opened = open_comparison(written(tiny), output, None)
     stages = [stage for stage in opened.plan.stages.values() if stage.calibrates]
     for stage, seconds in zip(stages, (100.0, 300.0), strict=True):
@@ -87,6 +87,8 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
     assert dry_run(opened, probe=False)["seconds"] == 0
     lost = next(cell for cell in opened.plan.cells if cell.model.aligned[-1] == stages[0])
     opened.folder.cell(lost.key).unlink()
+    assert dry_run(opened, probe=False)["seconds"] == 0
+    shutil.rmtree(output / "answers")
     planned = dry_run(opened, probe=False)
     assert planned["calibrations"] == {"all": 2, "done": 1}
     assert planned["seconds"] > 200
@@ -94,7 +96,11 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
 
 
 def test_published_results_are_gone_on_with(
-    tiny: dict[str, Any], written: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Any],
+    written: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     counts = {"align": 0, "finetune": 0}
     for module, name in ((alignment, "align"), (finetuning, "finetune")):
@@ -108,6 +114,8 @@ def test_published_results_are_gone_on_with(
     before = dict(counts)
     assert compare(written(tiny), ours) == published
     assert counts == before
+    assert "4 of 4 cells count" in capfd.readouterr().err
+    assert json.loads((ours / "published.json").read_text()) == published
 
     # A method of one's own costs itself, and the alignment it starts from.
     tiny["methods"]["Lisa"] = {"align": "plain", "finetune": {"method": "lisa"}}

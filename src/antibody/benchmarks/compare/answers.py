@@ -95,6 +95,22 @@ def _abilities(model: Model, load: Load, config: Comparison, folder: Folder, lib
     }
 
 
+def is_answered(cell: Cell, config: Comparison, folder: Folder, library: Library) -> bool:
+    """Whether all that the cell's model was asked is kept, so that no model is needed to measure it."""
+    asked, rows = config.evaluate, config.tasks[cell.task]
+    name = rows.task or cell.task
+    questions = [
+        (asked.prompts, asked.max_new_tokens, ""),
+        (rows.test, make_task(name).max_new_tokens, kind_of_task(name)),
+    ]
+    if asked.safe is not None:
+        questions.append((asked.safe, asked.max_new_tokens, ""))
+    keys = [answers_key(library, cell.model, *question[:2], asked.dtype, question[2]) for question in questions]
+    if asked.abilities is not None:
+        keys.append(abilities_key(library, cell.model, asked))
+    return all(folder.answers(key).exists() for key in keys)
+
+
 class _Answers:
     """One model's answers: kept ones, or new ones that are then kept.
 

@@ -25,6 +25,10 @@ OWN_OF_FINETUNING = ("data", "data_format", "seed", "shuffle")
 # Settings that name rows.
 ROWS_OF_ALIGNMENT = ("refusals", "harmful", "benign")
 ROWS_OF_FINETUNING = ("refusals", "anchors")
+# An adapter's, which goes on being trained: only the first stage of all chooses it.
+SHAPE = ("lora_r", "lora_alpha", "target_modules")
+# Of an entry of rows, what lines of text can be chosen by.
+OF_TEXTS = ("source", "skip", "first", "draw")
 
 
 def read_config(path: Path) -> tuple[Document, Comparison]:
@@ -43,12 +47,12 @@ def read_config(path: Path) -> tuple[Document, Comparison]:
 
 
 def stages_of(document: Document, config: Comparison, label: str) -> list[Settings]:
-    """The alignment stages of a method, each with the settings that all share.
+    """The alignment stages of a method, each with the settings that all share, of which the first has the shape.
 
     Raises:
         UsageError: A stage is not one, or an alignment names itself.
     """
-    return _stages(document, config, config.methods[label].align, ("methods", label, "align"), ())
+    return _stages(document, config, config.methods[label].align, ("methods", label, "align"), (), first=True)
 
 
 def alignment_settings(settings: Settings, *, model: str, output: Path, **rest: Any) -> AlignmentSettings:
@@ -115,36 +119,50 @@ def _typed(kind: type[Training], settings: Settings) -> Training:
 
 
 def _stages(
-    document: Document, config: Comparison, value: Any, place: Place, within: tuple[str, ...]
+    document: Document, config: Comparison, value: Any, place: Place, within: tuple[str, ...], *, first: bool
 ) -> list[Settings]:
     if isinstance(value, list) and value:
         return [
             stage
             for index, item in enumerate(value)
-            for stage in _stages(document, config, item, (*place, index), within)
+            for stage in _stages(document, config, item, (*place, index), within, first=first and not index)
         ]
     if isinstance(value, str):
         if value not in config.alignments:
             raise document.error(place, f"There is no alignment {value!r}.", _use(config.alignments))
         if value in within:
             raise document.error(place, f"The alignment {value!r} begins with itself.", "Take it out.")
-        return _stages(document, config, config.alignments[value], ("alignments", value), (*within, value))
+        place = ("alignments", value)
+        return _stages(document, config, config.alignments[value], place, (*within, value), first=first)
     if not isinstance(value, dict) or "method" not in value:
         raise document.error(
             place, "This is no alignment.", "Write {method: NAME, ...}, the name of one of `alignments`, or a list."
         )
     settings = config.align | value
+    if not first:
+        _refuse_shape(document, place, value)
+        settings = {name: given for name, given in settings.items() if name not in SHAPE}
     _check_settings(document, config, settings, place, value, "align")
     return [settings]
 
 
 def _check_names(document: Document, config: Comparison) -> None:
+    _refuse_shape(document, ("finetune",), config.finetune)
     for label, pair in config.methods.items():
-        stages_of(document, config, label)
+        stages = stages_of(document, config, label)
         place: Place = ("methods", label, "finetune")
         if "method" not in pair.finetune:
             raise document.error(place, "The method is missing.", "Write {method: NAME}.")
-        _check_settings(document, config, config.finetune | pair.finetune, place, pair.finetune, "finetune")
+        _refuse_shape(document, place, pair.finetune)
+        whole = config.finetune | pair.finetune
+        _check_settings(document, config, whole, place, pair.finetune, "finetune")
+        gate = all_settings(whole, "finetune", config.model)["options"].get("gate", "off")
+        if gate != "off" and config.calibrate is None and stages[-1].get("screen") is False:
+            raise document.error(
+                place,
+                f"The gate {gate} judges rows by a screen, and its alignment makes none.",
+                "Leave out screen: false.",
+            )
     for name, task in config.tasks.items():
         try:
             make_task(task.task or name)
@@ -166,7 +184,17 @@ def _check_grid(document: Document, config: Comparison, name: str, grid: Grid) -
         for index, each in enumerate(getattr(grid, key) or []):
             if each not in known:
                 raise document.error((*place, key, index), f"There is no {key[:-1]} {each!r}.", _use(known))
+    for attack in grid.attacks:
+        for index, ratio in enumerate(grid.ratios):
+            if ratio > ATTACKS[attack].most:
+                most = ATTACKS[attack].most
+                raise document.error(
+                    (*place, "ratios", index),
+                    f"{attack} makes no upload with a ratio of {ratio}.",
+                    f"Use at most {most:.3g}.",
+                )
     for variant, changed in grid.variants.items():
+        _refuse_shape(document, (*place, "variants", variant), changed)
         for label in grid.methods or config.methods:
             whole = config.finetune | config.methods[label].finetune | changed
             _check_settings(document, config, whole, (*place, "variants", variant), changed, "finetune")
@@ -181,6 +209,8 @@ def _check_settings(
     stage: str,
 ) -> None:
     """Everything that is wrong before a model is loaded."""
+    if str(settings.get("refusals")) in config.rows:
+        _check_texts(document, config, str(settings["refusals"]))
     for key in [*OWN, *(OWN_OF_FINETUNING if stage == "finetune" else ())]:
         if key in settings:
             where = (*place, key) if key in written else (stage, key)
@@ -195,6 +225,30 @@ def _check_settings(
         # A method that does not take an option is named too.
         named = next((key for key in sorted(said, key=lambda key: key == "method")), None)
         raise document.error((*place, named) if named else place, error.message, error.hint) from error
+
+
+def _refuse_shape(document: Document, place: Place, written: Settings) -> None:
+    for name in SHAPE:
+        if written.get(name) is not None:
+            raise document.error(
+                (*place, name), "The adapter goes on being trained, so its shape cannot be chosen.",
+                "Choose it in the first stage of an alignment.",
+            )  # fmt: skip
+
+
+def _check_texts(document: Document, config: Comparison, name: str, within: tuple[str, ...] = ()) -> None:
+    """Refusals are lines of text, at whatever depth."""
+    entry = config.rows[name]
+    for each in fields(entry):
+        if each.name not in OF_TEXTS and getattr(entry, each.name) not in (None, "train", {}):
+            raise document.error(
+                ("rows", name, each.name), f"{each.name} does not choose among refusals, which are lines of text.",
+                "Use skip, first or draw.",
+            )  # fmt: skip
+    for source in entry.source:
+        # One that is made of itself is refused where it is read.
+        if source in config.rows and source not in within:
+            _check_texts(document, config, source, (*within, name))
 
 
 def _first(

@@ -11,10 +11,12 @@ from typing import Any
 
 from antibody.attacks import ATTACKS
 from antibody.benchmarks.compare.alignment import calibrate_copy, named_files
+from antibody.benchmarks.compare.answers import is_answered
 from antibody.benchmarks.compare.checking import (
     ROWS_OF_ALIGNMENT,
     ROWS_OF_FINETUNING,
     alignment_settings,
+    all_settings,
     finetuning_settings,
 )
 from antibody.benchmarks.compare.config import Settings
@@ -27,8 +29,7 @@ from antibody.data.writing import write_records
 from antibody.errors import ModelError
 from antibody.evaluation.generation import generate
 from antibody.evaluation.tasks import make_task
-from antibody.models.run import Run, base_name, load_model
-from antibody.training.presets import Preset, StageSettings, preset_for
+from antibody.models.run import Run, load_model
 from antibody.training.stages import align, finetune
 
 # Rows answered by a probe.
@@ -76,15 +77,19 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
     calibrations = [stage for stage in plan.stages.values() if stage.calibrates]
     tuned = [model for model in plan.models.values() if model.finetune]
     cells = list({cell.key: cell for cell in plan.cells}.values())
-    unmeasured = [model for model in plan.models.values() if not _evaluated(model, opened)]
-    # An alignment of which every cell is measured is not made again.
-    needed = {stage.key for model in unmeasured for stage in model.aligned}
+    open_cells = [
+        cell
+        for cell in cells
+        if not (is_done(folder, cell.key) or is_answered(cell, opened.config, folder, opened.library))
+    ]
+    # No model is made that has given all of its answers.
+    asked = list({cell.model.key: cell.model for cell in open_cells}.values())
+    needed = {stage.key for model in asked for stage in model.aligned}
     missing = [key for key in needed if not Run(folder.aligned(key)).complete]
     open_stages = [stage for stage in stages if stage.key in missing]
     open_calibrations = [stage for stage in calibrations if stage.key in missing]
-    open_models = [model for model in unmeasured if model.finetune]
-    open_cells = [cell for cell in cells if not is_done(folder, cell.key)]
-    rates = _probed(opened, stages, calibrations, tuned) if probe else _seen(opened)
+    open_models = [model for model in asked if model.finetune]
+    rates = _probed(opened, open_stages, open_calibrations, open_models) if probe and asked else _seen(opened)
     parts = [
         _cost(rates.align, _aligned_rows(stage, opened), str(stage.settings["method"]), rates.align_fixed)
         for stage in open_stages
@@ -100,8 +105,8 @@ def dry_run(opened: Opened, *, probe: bool) -> dict[str, Any]:
         "alignments": {"all": len(stages), "done": len(stages) - len(open_stages)},
         "calibrations": {"all": len(calibrations), "done": len(calibrations) - len(open_calibrations)},
         "finetunings": {"all": len(tuned), "done": len(tuned) - len(open_models)},
-        "evaluations": {"all": len(plan.models), "done": len(plan.models) - len(unmeasured)},
-        "cells": {"all": len(cells), "done": len(cells) - len(open_cells)},
+        "evaluations": {"all": len(plan.models), "done": len(plan.models) - len(asked)},
+        "cells": {"all": len(cells), "done": sum(is_done(folder, cell.key) for cell in cells)},
         "seconds": round(sum(known), 1) if known or not parts else None,
         "peak_gb": rates.peak_gb,
         "measured_by": rates.source,
@@ -122,10 +127,6 @@ def _left_out(parts: Sequence[float | None]) -> str:
 
 def _abilities_left_out(opened: Opened) -> str:
     return "General abilities are not in it." if opened.config.evaluate.abilities else ""
-
-
-def _evaluated(model: Model, opened: Opened) -> bool:
-    return all(is_done(opened.folder, cell.key) for cell in opened.plan.cells_of(model))
 
 
 def _cost(rates: Mapping[str, float], amount: float | None, name: str, fixed: float = 0.0) -> float | None:
@@ -176,44 +177,28 @@ def _seen(opened: Opened) -> Rates:
 
 def _aligned_rows(stage: Stage, opened: Opened) -> float | None:
     """Rows that a stage trains on, passes counted."""
-    settings = stage.settings
-    preset = _preset(settings, opened).alignment
-    length = _steps(settings, preset)
-    if length is not None:
-        return length * _batch(settings, preset)
-    count = _count(settings.get("harmful", "embedded:harmful_train"), opened.library)
-    if count is None:
-        return None
-    # Every harmful prompt is answered by a refusal, and benign rows are added to those.
-    return _epochs(settings, preset) * count / (1 - float(settings.get("benign_ratio", 0.5)))
+
+    def rows() -> float | None:
+        count = _count(stage.settings.get("harmful", "embedded:harmful_train"), opened.library)
+        # Every harmful prompt is answered by a refusal, and benign rows are added to those.
+        return None if count is None else count / (1 - float(stage.settings.get("benign_ratio", 0.5)))
+
+    return _passed(all_settings(stage.settings, "align", opened.config.model), rows)
 
 
 def _tuned_rows(model: Model, opened: Opened) -> float | None:
     if not model.finetune:
         return None
-    preset = _preset(model.finetune, opened).finetuning
-    length = _steps(model.finetune, preset)
-    if length is not None:
-        return length * _batch(model.finetune, preset)
-    return _epochs(model.finetune, preset) * opened.config.upload.rows
+    trained = all_settings(model.finetune, "finetune", opened.config.model)
+    return _passed(trained, lambda: float(opened.config.upload.rows))
 
 
-def _preset(settings: Settings, opened: Opened) -> Preset:
-    return preset_for(base_name(opened.config.model), settings.get("preset", "auto"))
-
-
-def _steps(settings: Settings, preset: StageSettings) -> float | None:
-    if settings.get("steps") is not None:
-        return float(settings["steps"])
-    return None if settings.get("epochs") is not None or preset.steps is None else float(preset.steps)
-
-
-def _epochs(settings: Settings, preset: StageSettings) -> float:
-    return float(settings.get("epochs") or preset.epochs or 1)
-
-
-def _batch(settings: Settings, preset: StageSettings) -> int:
-    return int(settings.get("batch_size") or preset.batch_size)
+def _passed(trained: Settings, rows: Callable[[], float | None]) -> float | None:
+    """Rows of all steps, or of all passes over so many."""
+    if trained.get("steps") is not None:
+        return float(trained["steps"] * trained["batch_size"])
+    count = rows()
+    return None if count is None else float(trained["epochs"]) * count
 
 
 def _count(name: str, library: Library) -> int | None:
@@ -230,7 +215,8 @@ def _probed(opened: Opened, stages: list[Stage], calibrations: list[Stage], tune
         library = opened.library.elsewhere(place.data)
         _probe_alignments(opened, {str(each.settings["method"]): each for each in stages}, rates, place, library)
         if calibrations:
-            rates.calibrate = _probe_calibration(calibrations[0], place, library)
+            parent = _any_aligned(place, opened.folder)
+            rates.calibrate = _probe_calibration(calibrations[0], parent, place, library)
         _probe_finetunings(opened, {str(each.finetune["method"]): each for each in tuned}, rates, place, library)
         _probe_answers(opened, rates)
     rates.peak_gb = peak_gb()
@@ -242,7 +228,7 @@ def _probe_alignments(
 ) -> None:
     for method, stage in stages.items():
         settings = named_files(stage.settings, ROWS_OF_ALIGNMENT, library) | {"epochs": None}
-        batch = _batch(stage.settings, _preset(stage.settings, opened).alignment)
+        batch = all_settings(stage.settings, "align", opened.config.model)["batch_size"]
 
         def train(steps: int, settings: Settings = settings, method: str = method) -> None:
             output = place.aligned(f"{method}-{steps}")
@@ -254,7 +240,7 @@ def _probe_alignments(
 def _probe_finetunings(
     opened: Opened, models: Mapping[str, Model], rates: Rates, place: Folder, library: Library
 ) -> None:
-    parent = _any_aligned(place)
+    parent = _any_aligned(place, opened.folder)
     upload = place.data / "upload.jsonl"
     for method, model in models.items():
         if not upload.exists():
@@ -262,7 +248,7 @@ def _probe_finetunings(
             rows = opened.config.upload.rows
             write_records(upload, ATTACKS["mix"].upload(benign, [], ratio=0, rows=rows, seed=0))
         settings = named_files(model.finetune, ROWS_OF_FINETUNING, library) | {"epochs": None}
-        batch = _batch(model.finetune, _preset(model.finetune, opened).finetuning)
+        batch = all_settings(model.finetune, "finetune", opened.config.model)["batch_size"]
 
         def train(steps: int, settings: Settings = settings, method: str = method) -> None:
             output = place.tuned(f"{method}-{steps}")
@@ -272,9 +258,8 @@ def _probe_finetunings(
         rates.finetune[method], rates.finetune_fixed = _per_row(train, batch, rates.finetune_fixed)
 
 
-def _probe_calibration(stage: Stage, place: Folder, library: Library) -> float:
+def _probe_calibration(stage: Stage, aligned: Path, place: Folder, library: Library) -> float:
     """Seconds of a whole calibration: it takes the same however long the alignment was."""
-    aligned = _any_aligned(place)
     started = time.perf_counter()
     # All rows are read before a model that hardly trained is found to tell nothing apart.
     with contextlib.suppress(ModelError):
@@ -282,8 +267,10 @@ def _probe_calibration(stage: Stage, place: Folder, library: Library) -> float:
     return time.perf_counter() - started
 
 
-def _any_aligned(place: Folder) -> Path:
-    return next(place.path.glob("aligned/*-3"))
+def _any_aligned(*folders: Folder) -> Path:
+    """A run that a gate can judge by, where there is one."""
+    runs = [run for folder in folders for run in sorted(folder.path.glob("aligned/*")) if Run(run).complete]
+    return next((run for run in runs if Run(run).manifest().get("calibration")), runs[0])
 
 
 def _per_row(train: Callable[[int], None], batch: int, fixed: float) -> tuple[float, float]:

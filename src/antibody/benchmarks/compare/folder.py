@@ -11,13 +11,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from antibody.files import claim_directory, write_json, write_text
+from antibody.errors import UsageError
+from antibody.files import claim_directory, write_text
 
 CONFIG_FILE = "compare.yaml"
 RESULTS_FILE = "results.json"
-
-# What results.json says of a cell besides its own content.
-OF_RESULTS = ("key", "status", "grid", "method", "attack", "ratio", "task", "variant", "seed")
+# What results.json is called once a comparison goes on from it.
+PUBLISHED_FILE = "published.json"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Folder:
 
     ``aligned/KEY`` are runs, and stay. ``tuned/KEY`` are runs that are removed once their cells are measured. What is
     left of them is ``models/KEY.json`` (seconds, memory, rows withheld), ``answers/KEY.jsonl`` and ``cells/KEY.json``.
-    Aligned ones have a ``models/KEY.json`` too (seconds, memory).
+    Aligned ones have a ``models/KEY.json`` too (seconds, memory). ``published.json`` is somebody's results.json.
 
     Attributes:
         path: The directory.
@@ -37,31 +37,47 @@ class Folder:
     begun_at: float = field(default_factory=time.time)
 
     @cached_property
-    def published(self) -> dict[str, dict[str, Any]]:
-        """Measured cells by name where results.json, as somebody has published it, is all there is."""
-        results = self.path / RESULTS_FILE
-        if not results.exists() or (self.path / CONFIG_FILE).exists():
-            return {}
-        with suppress(ValueError):
-            content = json.loads(results.read_text(encoding="utf-8"))
-            if isinstance(content, dict) and content.get("kind") == "comparison":
-                done = [cell for cell in content["cells"] if cell["status"] == "done" and "key" in cell]
-                return {cell["key"]: {k: v for k, v in cell.items() if k not in OF_RESULTS} for cell in done}
+    def published(self) -> dict[str, Any]:
+        """What somebody else's results.json holds, where this comparison began or is to begin with it; else nothing."""
+        mine = (self.path / CONFIG_FILE).exists()
+        for name in (PUBLISHED_FILE,) if mine else (PUBLISHED_FILE, RESULTS_FILE):
+            with suppress(FileNotFoundError, ValueError):
+                content = json.loads((self.path / name).read_text(encoding="utf-8"))
+                if isinstance(content, dict) and content.get("kind") == "comparison":
+                    return content
         return {}
 
+    @cached_property
+    def published_cells(self) -> dict[str, dict[str, Any]]:
+        """Its measured cells, by name."""
+        cells = self.published.get("cells", [])
+        return {cell["key"]: cell for cell in cells if "key" in cell and cell.get("status") == "done"}
+
     def claim(self, config: str) -> None:
-        """Makes the directory, or goes on with it or with the cells of a results.json that lies there alone.
+        """Makes the directory, or goes on with it, or with a results.json that lies there alone.
 
         Raises:
-            UsageError: It holds something else.
+            UsageError: It holds something else, or an earlier version wrote that results.json.
         """
-        names = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
+        names = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
         # Or the file that another process is about to give this name.
         ours = not names or any(name == CONFIG_FILE or name.startswith(f".{CONFIG_FILE}.") for name in names)
-        claim_directory(self.path, ours=ours or bool(self.published), resume=True, force=False)
-        for key, content in self.published.items():
-            write_json(self.cell(key), content)
+        published = names <= {RESULTS_FILE, PUBLISHED_FILE} and bool(self.published)
+        claim_directory(self.path, ours=ours or published, resume=True, force=False)
+        if not ours:
+            self._take_over()
         write_text(self.path / CONFIG_FILE, config)
+
+    def _take_over(self) -> None:
+        if not self.published_cells:
+            raise UsageError(
+                f"No cell of {self.path / RESULTS_FILE} can be gone on with.",
+                hint="It has none, or an earlier version wrote it without their names. Choose another directory.",
+                code="not_a_run",
+            )
+        with suppress(FileNotFoundError):
+            # Another process may have done so.
+            (self.path / RESULTS_FILE).rename(self.path / PUBLISHED_FILE)
 
     @property
     def data(self) -> Path:
@@ -85,9 +101,9 @@ class Folder:
     def cell(self, key: str) -> Path:
         return self.path / "cells" / f"{key}.json"
 
-    def measured(self, key: str) -> dict[str, Any] | None:
-        """What a cell's file holds, or what was published of it; None where there is neither."""
-        return read_json(self.cell(key)) or self.published.get(key)
+    def found(self, key: str) -> dict[str, Any] | None:
+        """What a cell's file holds, else what was published of it; None where there is neither."""
+        return read_json(self.cell(key)) or self.published_cells.get(key)
 
     def is_settled(self, key: str) -> bool:
         """Whether a cell is measured, or failed since this process began, in this or in another."""
@@ -129,5 +145,5 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def is_done(folder: Folder, key: str) -> bool:
     """Whether a cell is measured. One that failed is not."""
-    found = folder.measured(key)
+    found = folder.found(key)
     return found is not None and "error" not in found

@@ -1,4 +1,4 @@
-"""The rows that a comparison names: read once, and written where a stage wants a file."""
+"""The rows that a comparison names: read, chosen, and written where a stage wants a file."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
@@ -23,6 +23,7 @@ from antibody.evaluation.tasks import make_task
 from antibody.files import sha256, sha256_of, to_json, write_jsonl
 
 Reader = Callable[[str], list[Record]]
+Chosen = TypeVar("Chosen")
 
 
 class Library:
@@ -69,9 +70,7 @@ class Library:
         """Rows of a task."""
 
         def read(source: str) -> list[Record]:
-            return (
-                load_records(source).records if source.startswith(EMBEDDED) else make_task(task).records(Path(source))
-            )
+            return load_records(source).records if source.startswith(EMBEDDED) else make_task(task).records(source)
 
         return self._chosen(name, read)
 
@@ -86,11 +85,7 @@ class Library:
         """The path of a file with a ``text`` a line."""
         path = self._path(name)
         if not path.exists():
-            texts = [text for source in self._sources(name) for text in load_refusals(source)]
-            entry = self._rows.get(name)
-            if entry is not None:
-                texts = texts[entry.skip :][: entry.first]
-            write_jsonl(path, [{"text": text} for text in texts])
+            write_jsonl(path, [{"text": text} for text in self._texts(name)])
         return str(path)
 
     def on_hub(self, name: str) -> bool:
@@ -112,6 +107,12 @@ class Library:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{self.fingerprint(name)}.jsonl"
+
+    def _texts(self, name: str) -> list[str]:
+        entry = self._rows.get(name)
+        if entry is None:
+            return load_refusals(self._place(name))
+        return _drawn(entry, [text for each in entry.source for text in self._texts(each)])
 
     def _sources(self, name: str) -> list[str]:
         """The files behind rows, at whatever depth."""
@@ -193,7 +194,12 @@ def _selected(entry: RowsFields, records: list[Record]) -> list[Record]:
         and (entry.category is None or record.category == entry.category)
         and (entry.not_category is None or record.category != entry.not_category)
         and (entry.longest is None or len(record.request) + len(record.response) <= entry.longest)
-    ][entry.skip :][: entry.first]
+    ]
+    return _drawn(entry, kept)
+
+
+def _drawn(entry: RowsFields, rows: list[Chosen]) -> list[Chosen]:
+    kept = rows[entry.skip :][: entry.first]
     if entry.draw is not None and entry.draw < len(kept):
         kept = [kept[index] for index in sorted(Random(0).sample(range(len(kept)), entry.draw))]
     return kept

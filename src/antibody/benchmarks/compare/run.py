@@ -96,6 +96,8 @@ def compare(config_file: Path, output: Path, *, data: Path | None = None, keep_r
     cells = list({cell.key: cell for model in plan.models.values() for cell in plan.cells_of(model)}.values())
     total, before = len(cells), sum(is_done(folder, cell.key) for cell in cells)
     console = Console(stderr=True)
+    if folder.published:
+        console.print(_counted_published(opened, cells))
 
     def measured(model: Model) -> bool:
         todo = [cell for cell in plan.cells_of(model) if not folder.is_settled(cell.key)]
@@ -132,21 +134,33 @@ def write_results(opened: Opened) -> dict[str, Any]:
     """Writes results.json with every cell of the plan, measured or not, and the reports made of it."""
     cells = []
     for cell in opened.plan.cells:
-        found = read_json(opened.folder.cell(cell.key)) or {}
+        found = opened.folder.found(cell.key) or {}
         status = "missing" if not found else "failed" if "error" in found else "done"
         made = read_json(opened.folder.model(cell.model.key)) or {} if found else {}
         withheld = {key: value for key, value in made.items() if key.startswith("withheld")}
         trained = {"finetune_peak_gb": made["peak_gb"]} if made else {}
-        cells.append({**cell.labels, "key": cell.key, "status": status, **found, **withheld, **trained})
+        own = {**cell.labels, "key": cell.key, "status": status}
+        # What was published of a cell has the labels that it had there.
+        cells.append(own | found | withheld | trained | own)
     results = {
         "kind": "comparison",
         "model": opened.config.model,
         "judge": opened.config.evaluate.judges[0],
+        "rows": {name: opened.library.fingerprint(name) for name in opened.config.rows},
         "cells": cells,
     }
     write_json(opened.folder.path / RESULTS_FILE, results)
     write_grid(opened.folder.path)
     return results
+
+
+def _counted_published(opened: Opened, cells: list[Cell]) -> str:
+    """How far a results.json of somebody else's goes, and why no further."""
+    published = opened.folder.published
+    used = sum(cell.key in opened.folder.published_cells for cell in cells)
+    theirs = published.get("rows", {})
+    others = [name for name in opened.config.rows if opened.library.fingerprint(name) != theirs.get(name)]
+    return f"published: {used} of {len(cells)} cells count" + (f"; other rows: {', '.join(others)}" if others else "")
 
 
 def _share(left: list[Model], folder: Folder, measured: Callable[[Model], bool]) -> None:

@@ -35,12 +35,13 @@ class ClassificationTask:
         """The question that is put to the model, in training and in evaluation."""
         return f"{self.question}\n{self.heading}: {row[self.text]}"
 
-    def records(self, path: Path) -> list[Record]:
+    def records(self, source: str | Path) -> list[Record]:
         """One record a row, its label as the response.
 
         Raises:
             DataError: The file cannot be read, or a row is not one of the task's. Names the line.
         """
+        path = Path(source)
         named = " or ".join(f'"{label}"' for label in self.labels)
         hint = f'Write rows as {{"{self.text}": "...", "label": "{self.labels[0]}"}} with label {named}.'
         records = []

@@ -59,13 +59,13 @@ class Gsm8kTask:
     name: str = "gsm8k"
     max_new_tokens: int = 256
 
-    def records(self, path: Path) -> list[Record]:
+    def records(self, source: str | Path) -> list[Record]:
         """One record a row, the worked answer as the response.
 
         Raises:
             DataError: The file cannot be read, or a row is not one of GSM8K's. Names the line.
         """
-        records = []
+        path, records = Path(source), []
         for line, row in read_rows(path, ["instruction", "output"], hint=HINT):
             final = _STRICT.search(row["output"])
             if final is None or row["output"][final.end() :].strip():

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from antibody.data.reading import read_records
 from antibody.data.records import Record
+from antibody.data.sources import load_records
 from antibody.errors import DataError
 from antibody.evaluation.tasks.task import Grade
 
@@ -44,9 +44,9 @@ class LabelsTask:
     name: str = "labels"
     max_new_tokens: int = 16
 
-    def records(self, path: Path) -> list[Record]:
-        """Any of the formats that uploads come in, see `antibody.data.reading`."""
-        return list(read_records(path).records)
+    def records(self, source: str | Path) -> list[Record]:
+        """Of any source, in any of the formats that uploads come in, see `antibody.data.sources`."""
+        return list(load_records(str(source)).records)
 
     def fitted(self, records: Sequence[Record]) -> "LabelsTask":
         """The same task with the labels that occur in `records`.

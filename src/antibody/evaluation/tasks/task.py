@@ -31,7 +31,7 @@ class AnsweredTask(Protocol):
     def max_new_tokens(self) -> int:
         """Most tokens that a right answer needs."""
 
-    def records(self, path: Path) -> list[Record]:
+    def records(self, source: str | Path) -> list[Record]:
         """The records of a file. Raises `DataError` for a file or row that is not the task's."""
 
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from antibody.data.reading import read_records
 from antibody.data.records import Record
+from antibody.data.sources import load_records
 from antibody.evaluation.pairwise import PairwiseJudge, Preference, make_pairwise_judge
 from antibody.evaluation.tasks.task import Grade
 
@@ -34,9 +34,9 @@ class WinRateTask:
     name: str = "win_rate"
     max_new_tokens: int = 256
 
-    def records(self, path: Path) -> list[Record]:
-        """Instructions with the answers to compare to, in any of the formats that uploads come in."""
-        return list(read_records(path).records)
+    def records(self, source: str | Path) -> list[Record]:
+        """Instructions with the answers to compare to, of any source and in any format that uploads come in."""
+        return list(load_records(str(source)).records)
 
     def graded(self, records: Sequence[Record], answers: Sequence[str]) -> list[Grade]:
         """One grade a record, in order: 1 where the model's answer wins, 0 where it loses, NaN without a judgement.

@@ -229,9 +229,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
 def tell_step(session: Session, *, job: str, entry: Mapping[str, Any], step: int, total: int) -> None:
     """Adds the event of a logged step, unless it is there."""
-    data = {"step": step, "train_loss": number(entry["loss"]), "total_steps": total} | {
-        name: number(entry[name]) for name in ("weight_share_anchors", "learning_rate", "grad_norm") if name in entry
-    }
+    told = [name for name in ("anchor_share", "step_scale", "learning_rate", "grad_norm") if name in entry]
+    data = {"step": step, "train_loss": number(entry["loss"]), "total_steps": total}
+    data |= {name: number(entry[name]) for name in told}
     # A step has no loss where the gate withheld every row of its batch.
     found = "every row was withheld" if data["train_loss"] is None else f"training loss={data['train_loss']}"
     message = f"Step {step}/{total}: {found}"
