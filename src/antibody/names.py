@@ -12,5 +12,5 @@ Gate = Literal["off", "mask", "anchor"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 # Probability of being benign below which a row is withheld: a harmful row that passes counts as four times as bad as a
-# benign one that does not. Measured on development rows: docs/robustness.md.
+# benign one that does not. Measured on development rows: docs/robustness-choices.md.
 DEFAULT_THRESHOLD = 0.8

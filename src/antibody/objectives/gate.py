@@ -19,7 +19,7 @@ silent, and the model neither refuses more nor less than it was aligned to. π_a
 (`antibody.objectives.likelihood.divergence` says how much of it). A batch with nothing kept is no step at all.
 
 Under Adam a gradient's length says little about a step's, and the learning rate much: at a large one, four times κ left
-the drift as it was (docs/robustness.md). So where the model drifts, steps are shortened.
+the drift as it was (docs/robustness-choices.md). So where the model drifts, steps are shortened.
 
 The snapshot's score is computed once, before training, so that no drift during the run can reach it.
 

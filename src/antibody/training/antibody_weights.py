@@ -21,11 +21,11 @@ def antibody_weights(
     Args:
         score: ``mean`` (published code) or ``sum`` (the paper's text).
         tau: τ, the softmax's temperature. 1 is published.
-        average: ``row`` or ``token``, of the weighed losses. Measured: docs/robustness.md.
+        average: ``row`` or ``token``, of the weighed losses. Measured: docs/robustness-choices.md.
         gate: ``off``, ``mask`` or ``anchor``, see `antibody.objectives.gate`.
         gate_threshold: Probability of being benign below which a row is withheld.
         anchor_rows: Anchors of every step.
-        anchor_floor: φ_0. Measured: docs/robustness.md.
+        anchor_floor: φ_0. Measured: docs/robustness-choices.md.
         anchor_scale: κ. Measured likewise.
         anchor_tolerance: D_0, nats a token. Measured likewise.
     """

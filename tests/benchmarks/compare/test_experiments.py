@@ -39,6 +39,11 @@ def test_the_paper_s_experiments_differ_in_model_and_batch_alone() -> None:
     assert contents[0] == contents[1] == contents[2]
 
 
+def test_the_first_experiment_needs_nothing_but_the_package(tmp_path: Path) -> None:
+    plan = open_comparison(EXPERIMENTS / "first.yaml", tmp_path / "out", None).plan
+    assert len(plan.cells) == 2 * 2 + 2
+
+
 @pytest.mark.real_data
 def test_the_laptop_s_experiment(tmp_path: Path) -> None:
     """Ten pairs, three ratios, two tasks, three seeds; what a report answers is from test halves."""
