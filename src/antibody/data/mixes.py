@@ -113,7 +113,7 @@ def choose_anchors(refused: Sequence[Record], benign: Sequence[tuple[Record, flo
     """Rows of the alignment data that keep a model where alignment left it while it is fine-tuned on others.
 
     A quarter are refusals. Half of the benign ones are those that look most harmful to the screen, which a drifting
-    model begins to refuse first; the others are drawn. Shares were measured on development data, docs/robustness-choices.md.
+    model begins to refuse first; the others are drawn. Shares are measured: docs/robustness-choices.md.
 
     Args:
         refused: Harmful prompts with refusals.

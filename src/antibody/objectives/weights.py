@@ -10,7 +10,7 @@ An aligned model finds a refusal likely on a harmful prompt, so that row's r_i i
 No gradient flows through w.
 
 Averaged over rows, w_i is what row i has of the loss, as a softmax promises. Averaged over tokens a row has w_i N_i of
-it: an answer of sixty tokens among labels of two has thirty times its weight back (measured: docs/robustness-choices.md).
+it: an answer of sixty tokens among labels of two has thirty times its weight back (docs/robustness-choices.md).
 
 The softmax's normaliser cancels in L. With ``e_i = exp(r_i/τ − c) / n_i``, n_i = N_i (``row``) or 1 (``token``), the
 gradients of ``Σ e_i NLL_i`` are accumulated over micro-batches and processes and divided once by the accumulated

@@ -21,7 +21,7 @@ from antibody.training.sharding import reshard, whole
 Found = TypeVar("Found")
 
 # Prompt and response that a screen is made on, at least: users' rows may be longer than those that aligned the model.
-# Made on short rows alone it flagged 18% of long benign ones instead of 6% (development rows, docs/robustness-choices.md).
+# Made on short rows alone it flagged 18% of long benign ones instead of 6% (docs/robustness-choices.md).
 SCREENED_TOKENS = 512
 
 
