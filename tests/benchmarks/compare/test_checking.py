@@ -143,8 +143,8 @@ def test_rows_are_renamed_worded_chosen_and_joined(tiny: dict[str, Any], written
     assert len(library.records("drawn")) == 3
     for name, words in (
         ("long", "No row is left"),
-        ("wrong", "not a number below 1"),
-        ("absent", "no field 'question'"),
+        ("wrong", "line 2, field `response`: 1 is not a number below 1"),
+        ("absent", "line 1, field `question`: The row has no field 'question'"),
     ):
         with pytest.raises(DataError, match=words):
             library.records(name)

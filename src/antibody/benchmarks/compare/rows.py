@@ -1,9 +1,9 @@
 """The rows that a comparison names: read, chosen, and written where a stage wants a file."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache
+from itertools import starmap
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from antibody.data.sources import EMBEDDED, load_prompts, load_records, load_ref
 from antibody.data.writing import write_records
 from antibody.errors import DataError
 from antibody.evaluation.tasks import make_task
+from antibody.evaluation.tasks.rows import TaskRow, read_rows
 from antibody.files import sha256, sha256_of, to_json, write_jsonl
 
 Reader = Callable[[str], list[Record]]
@@ -148,7 +149,8 @@ class Library:
         key = sha256_of([source, self._hash(source), entry.split, entry.subset, entry.fields, entry.names, entry.where])
         path = self._folder / f"source-{key[:16]}.jsonl"
         if not path.exists():
-            write_jsonl(path, [_reshape(entry, row, source) for row in _raw(source, entry) if _wanted(entry, row)])
+            rows = [row for row in _raw(source, entry) if _wanted(entry, row.fields)]
+            write_jsonl(path, [_reshape(entry, row, source) for row in rows])
         return str(path)
 
     def _fingerprint(self, name: str, place: Place, within: tuple[str, ...]) -> str:
@@ -209,16 +211,19 @@ def _wanted(entry: RowsFields, row: dict[str, Any]) -> bool:
     return all(row.get(field) == value for field, value in entry.where.items())
 
 
-def _reshape(entry: RowsFields, row: dict[str, Any], source: str) -> dict[str, Any]:
+def _reshape(entry: RowsFields, row: TaskRow, source: str) -> dict[str, Any]:
+    given = row.fields
     for field in [*entry.fields.values(), *(name for name in entry.names if name not in entry.fields)]:
-        if field not in row:
+        if field not in given:
             raise DataError(
-                f"A row has no field {field!r}, but {', '.join(row)}.",
+                f"The row has no field {field!r}, but {', '.join(given)}.",
                 hint="Mend `fields` and `names` under `rows`.",
                 code="missing_field",
                 path=source,
+                line=row.line,
+                field=field,
             )
-    kept = {new: row[old] for new, old in entry.fields.items()} if entry.fields else dict(row)
+    kept = {new: given[old] for new, old in entry.fields.items()} if entry.fields else dict(given)
     for field, words in entry.names.items():
         if not isinstance(kept[field], int) or not 0 <= kept[field] < len(words):
             raise DataError(
@@ -226,20 +231,22 @@ def _reshape(entry: RowsFields, row: dict[str, Any], source: str) -> dict[str, A
                 hint=f"Give as many words under `names.{field}` as there are labels.",
                 code="bad_field",
                 path=source,
+                line=row.line,
                 field=field,
             )
         kept[field] = words[kept[field]]
     return kept
 
 
-def _raw(source: str, entry: RowsFields) -> Iterator[dict[str, Any]]:
-    """A file's rows as they are."""
+def _raw(source: str, entry: RowsFields) -> Iterator[TaskRow]:
+    """A source's rows as they are, numbered from 1."""
     if source.startswith(HUB_PREFIX):
         # Imported here because it takes seconds and only Hub names need it.
         import datasets  # noqa: PLC0415
 
         try:
-            yield from datasets.load_dataset(source.removeprefix(HUB_PREFIX), entry.subset, split=entry.split)
+            rows = datasets.load_dataset(source.removeprefix(HUB_PREFIX), entry.subset, split=entry.split)
+            yield from starmap(TaskRow, enumerate(rows, start=1))
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
                 f"The data set, its subset or split {entry.split!r} cannot be loaded: {str(error)[:300]}.",
@@ -249,27 +256,10 @@ def _raw(source: str, entry: RowsFields) -> Iterator[dict[str, Any]]:
             ) from error
     elif source.endswith(".parquet"):
         try:
-            yield from pyarrow.parquet.read_table(source).to_pylist()
+            yield from starmap(TaskRow, enumerate(pyarrow.parquet.read_table(source).to_pylist(), start=1))
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(
                 f"The Parquet file cannot be read: {error}.", hint="Write it anew.", code="bad_parquet", path=source
             ) from error
     else:
-        yield from _lines(source)
-
-
-def _lines(source: str) -> Iterator[dict[str, Any]]:
-    for line, text in enumerate(Path(source).read_text(encoding="utf-8").split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise DataError(
-                f"Not JSON: {error}.", hint="Write one JSON object a line.", code="bad_json", path=source, line=line
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(
-                "Not a JSON object.", hint="Write one JSON object a line.", code="bad_row", path=source, line=line
-            )
-        yield row
+        yield from read_rows(Path(source), [], hint="Write one JSON object a line.")
