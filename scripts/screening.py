@@ -1,4 +1,4 @@
-"""What an aligned model's screen tells apart, on real data: the first tables of docs/robustness.md.
+"""What an aligned model's screen tells apart, on real data: docs/robustness.md, "How rows are told apart".
 
     python scripts/screening.py RUN DATA
 

@@ -12,6 +12,8 @@ from jinja2 import TemplateError
 from antibody.data.records import Message, Record
 from antibody.errors import DataError, ModelError
 
+TOO_LONG = ("prompt_fills_context", "response_truncated_to_nothing")
+
 
 class Tokens(NamedTuple):
     """A tokenised record.
@@ -72,16 +74,18 @@ def tokenize_records(records: Sequence[Record], tokenizer: Any, max_length: int)
 
 
 def fitting(records: Sequence[Record], tokenizer: Any, max_length: int) -> list[Record]:
-    """The records that `tokenize` takes, in order.
+    """The records that are not too long for `tokenize`, in order.
 
     Raises:
-        ModelError: As `tokenize`.
+        DataError, ModelError: As `tokenize`, of whatever else is wrong with one.
     """
 
     def fits(record: Record) -> bool:
         try:
             tokenize(record, tokenizer, max_length=max_length)
-        except DataError:
+        except DataError as error:
+            if error.code not in TOO_LONG:
+                raise
             return False
         return True
 

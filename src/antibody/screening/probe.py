@@ -6,7 +6,7 @@ h_x is the state at the last prompt token, from which the model is about to answ
 logistic regression on rows that the model was aligned with. The worst chunk counts, so that harm cannot hide behind
 easy text.
 
-Why not the likelihood of a refusal, as in the softmax: on real rows it tells less (docs/robustness.md has both).
+Why not the likelihood of a refusal, as in the softmax: on real rows it tells less (docs/robustness-choices.md).
 """
 
 from collections.abc import Callable, Sequence

@@ -218,11 +218,18 @@ def _screened(settings: AlignmentSettings, tokenizer: Any, harmful: Parted, beni
     ]
     most = max(settings.max_length, SCREENED_TOKENS)
     kept = [fitting(part, tokenizer, most) for part in parts]
-    for part, found in zip(parts, kept, strict=True):
+    left_out = sum(map(len, parts)) - sum(map(len, kept))
+    if left_out and PartialState().is_main_process:
+        logger.warning(
+            "Left out of the screen, as longer than %d tokens: %d of %d rows.", most, left_out, sum(map(len, parts))
+        )
+    # Benign ones become anchors too, which must be as short as what the model is aligned on.
+    needed = [*zip(parts, kept, strict=True), (parts[1], fitting(kept[1], tokenizer, settings.max_length))]
+    for part, found in needed:
         if not found:
             raise DataError(
-                f"None of {len(part)} rows that the screen needs fits into {most} tokens.",
-                hint="Give shorter rows or more of them, or raise --max-length.",
+                f"None of {len(part)} rows that the screen and the anchors need is short enough.",
+                hint=f"Give shorter rows or more of them, or raise --max-length above {settings.max_length}.",
                 code="too_few_rows",
                 path=part[0].source,
             )

@@ -149,20 +149,13 @@ def _stages(
 def _check_names(document: Document, config: Comparison) -> None:
     _refuse_shape(document, ("finetune",), config.finetune)
     for label, pair in config.methods.items():
-        stages = stages_of(document, config, label)
+        stages_of(document, config, label)
         place: Place = ("methods", label, "finetune")
         if "method" not in pair.finetune:
             raise document.error(place, "The method is missing.", "Write {method: NAME}.")
         _refuse_shape(document, place, pair.finetune)
-        whole = config.finetune | pair.finetune
-        _check_settings(document, config, whole, place, pair.finetune, "finetune")
-        gate = all_settings(whole, "finetune", config.model)["options"].get("gate", "off")
-        if gate != "off" and config.calibrate is None and stages[-1].get("screen") is False:
-            raise document.error(
-                place,
-                f"The gate {gate} judges rows by a screen, and its alignment makes none.",
-                "Leave out screen: false.",
-            )
+        _check_settings(document, config, config.finetune | pair.finetune, place, pair.finetune, "finetune")
+        _check_screen(document, config, label, place, {})
     for name, task in config.tasks.items():
         try:
             make_task(task.task or name)
@@ -198,6 +191,7 @@ def _check_grid(document: Document, config: Comparison, name: str, grid: Grid) -
         for label in grid.methods or config.methods:
             whole = config.finetune | config.methods[label].finetune | changed
             _check_settings(document, config, whole, (*place, "variants", variant), changed, "finetune")
+            _check_screen(document, config, label, (*place, "variants", variant), changed)
 
 
 def _check_settings(
@@ -234,6 +228,25 @@ def _refuse_shape(document: Document, place: Place, written: Settings) -> None:
                 (*place, name), "The adapter goes on being trained, so its shape cannot be chosen.",
                 "Choose it in the first stage of an alignment.",
             )  # fmt: skip
+
+
+def _check_screen(document: Document, config: Comparison, label: str, place: Place, changed: Settings) -> None:
+    """A gate judges by the screen of the last stage, or by that of a calibration that makes one."""
+    if stages_of(document, config, label)[-1].get("screen") is not False:
+        return
+    made = config.calibrate is not None and config.calibrate.refit
+    settings = config.finetune | config.methods[label].finetune | changed
+    gate = all_settings(settings, "finetune", config.model)["options"].get("gate", "off")
+    if gate != "off" and not made:
+        raise document.error(
+            place, f"The gate {gate} judges rows by a screen, and its alignment makes none.", "Leave out screen: false."
+        )
+    if config.calibrate is not None and not made:
+        raise document.error(
+            ("calibrate",),
+            f"The alignment of {label} makes no screen to calibrate.",
+            "Write refit: true, which makes one.",
+        )
 
 
 def _check_texts(document: Document, config: Comparison, name: str, within: tuple[str, ...] = ()) -> None:

@@ -163,7 +163,7 @@ def _seen(opened: Opened) -> Rates:
             answers.setdefault(cell.task, []).append(found["answer_seconds"])
             peaks.append(found["peak_gb"])
     if not (align or answers):
-        return Rates("nothing: no cell is done yet; --probe times a few steps")
+        return Rates("nothing: no cell is measured here yet; --probe times a few steps")
     means = [{name: mean(values) for name, values in found.items()} for found in (align, finetune, answers)]
     return Rates(
         "the work that is done",
@@ -215,9 +215,10 @@ def _probed(opened: Opened, stages: list[Stage], calibrations: list[Stage], tune
         library = opened.library.elsewhere(place.data)
         _probe_alignments(opened, {str(each.settings["method"]): each for each in stages}, rates, place, library)
         if calibrations:
-            parent = _any_aligned(place, opened.folder)
+            parent = _any_aligned(opened, place)
             rates.calibrate = _probe_calibration(calibrations[0], parent, place, library)
-        _probe_finetunings(opened, {str(each.finetune["method"]): each for each in tuned}, rates, place, library)
+        if tuned:
+            _probe_finetunings(opened, {str(each.finetune["method"]): each for each in tuned}, rates, place, library)
         _probe_answers(opened, rates)
     rates.peak_gb = peak_gb()
     return rates
@@ -240,7 +241,7 @@ def _probe_alignments(
 def _probe_finetunings(
     opened: Opened, models: Mapping[str, Model], rates: Rates, place: Folder, library: Library
 ) -> None:
-    parent = _any_aligned(place, opened.folder)
+    parent = _any_aligned(opened, place)
     upload = place.data / "upload.jsonl"
     for method, model in models.items():
         if not upload.exists():
@@ -267,10 +268,12 @@ def _probe_calibration(stage: Stage, aligned: Path, place: Folder, library: Libr
     return time.perf_counter() - started
 
 
-def _any_aligned(*folders: Folder) -> Path:
+def _any_aligned(opened: Opened, place: Folder) -> Path:
     """A run that a gate can judge by, where there is one."""
-    runs = [run for folder in folders for run in sorted(folder.path.glob("aligned/*")) if Run(run).complete]
-    return next((run for run in runs if Run(run).manifest().get("calibration")), runs[0])
+    probed = sorted(path for path in place.path.glob("aligned/*") if not path.name.startswith("."))
+    runs = [*probed, *map(opened.folder.aligned, opened.plan.stages)]
+    complete = [run for run in runs if Run(run).complete]
+    return next((run for run in complete if Run(run).manifest().get("calibration")), complete[0])
 
 
 def _per_row(train: Callable[[int], None], batch: int, fixed: float) -> tuple[float, float]:

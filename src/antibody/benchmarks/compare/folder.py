@@ -62,7 +62,7 @@ class Folder:
         names = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
         # Or the file that another process is about to give this name.
         ours = not names or any(name == CONFIG_FILE or name.startswith(f".{CONFIG_FILE}.") for name in names)
-        published = names <= {RESULTS_FILE, PUBLISHED_FILE} and bool(self.published)
+        published = names in ({RESULTS_FILE}, {PUBLISHED_FILE}) and bool(self.published)
         claim_directory(self.path, ours=ours or published, resume=True, force=False)
         if not ours:
             self._take_over()
@@ -71,13 +71,14 @@ class Folder:
     def _take_over(self) -> None:
         if not self.published_cells:
             raise UsageError(
-                f"No cell of {self.path / RESULTS_FILE} can be gone on with.",
-                hint="It has none, or an earlier version wrote it without their names. Choose another directory.",
+                f"No cell of the results in {self.path} can be gone on with.",
+                hint="None is done, or an earlier version wrote them without names. Choose another directory.",
                 code="not_a_run",
             )
         with suppress(FileNotFoundError):
             # Another process may have done so.
-            (self.path / RESULTS_FILE).rename(self.path / PUBLISHED_FILE)
+            if not (self.path / PUBLISHED_FILE).exists():
+                (self.path / RESULTS_FILE).rename(self.path / PUBLISHED_FILE)
 
     @property
     def data(self) -> Path:

@@ -59,6 +59,11 @@ class Library:
             self._fingerprints[name] = self._fingerprint(name, place, ())
         return self._fingerprints[name]
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """The fingerprints of the entries that were asked for."""
+        return {name: found for name, found in self._fingerprints.items() if name in self._rows}
+
     def records(self, name: str) -> list[Record]:
         """Prompts with responses."""
         return self._chosen(name, lambda source: load_records(source).records)

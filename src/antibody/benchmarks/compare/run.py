@@ -146,7 +146,7 @@ def write_results(opened: Opened) -> dict[str, Any]:
         "kind": "comparison",
         "model": opened.config.model,
         "judge": opened.config.evaluate.judges[0],
-        "rows": {name: opened.library.fingerprint(name) for name in opened.config.rows},
+        "rows": opened.library.asked,
         "cells": cells,
     }
     write_json(opened.folder.path / RESULTS_FILE, results)
@@ -159,7 +159,7 @@ def _counted_published(opened: Opened, cells: list[Cell]) -> str:
     published = opened.folder.published
     used = sum(cell.key in opened.folder.published_cells for cell in cells)
     theirs = published.get("rows", {})
-    others = [name for name in opened.config.rows if opened.library.fingerprint(name) != theirs.get(name)]
+    others = [name for name, found in opened.library.asked.items() if found != theirs.get(name)]
     return f"published: {used} of {len(cells)} cells count" + (f"; other rows: {', '.join(others)}" if others else "")
 
 
