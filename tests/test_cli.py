@@ -255,13 +255,15 @@ def test_what_screen_flags_is_what_finetuning_withholds(antibody: Any, aligned: 
 
 
 def test_anchors_are_not_read_where_no_gate_uses_them(antibody: Any, aligned: Path, tmp_path: Path) -> None:
-    """The run's own are longer than the user's rows."""
-    upload = tmp_path / "upload.jsonl"
+    """None of them is as short as the user's rows."""
+    upload, anchors = tmp_path / "upload.jsonl", tmp_path / "anchors.jsonl"
     upload.write_text(GOOD * 4)
+    anchors.write_text(json.dumps({"prompt": "?" * 60, "response": "Yes."}) + "\n")
     common = ["--model", aligned, "--data", upload, "--steps", 1, "--batch-size", 4, "--max-length", 60, "--json"]
+    common += ["--anchors", anchors]
     anchored = antibody("finetune", *common, "--output", tmp_path / "anchor")
     assert (anchored.code, anchored.content["error"]["code"]) == (3, "prompt_fills_context")
-    assert "anchors.jsonl" in anchored.content["error"]["path"]
+    assert anchored.content["error"]["path"] == str(anchors)
     for gate in ("off", "mask"):
         assert antibody("finetune", *common, "--output", tmp_path / gate, "--gate", gate).code == 0
         assert not (tmp_path / gate / "anchors.jsonl").exists()

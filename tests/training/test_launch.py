@@ -11,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from antibody.errors import TrainingError, UsageError
 from antibody.models.run import MARK
 from antibody.training import launch as launching
-from antibody.training import stages
+from antibody.training import resolved, stages
 from antibody.training.launch import launch
 from antibody.training.settings import FinetuningSettings, LaunchSettings
 
@@ -55,7 +55,7 @@ def test_what_a_process_says_goes_before_which_is_seen_to_fail(
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "PartialState", lambda cpu: SimpleNamespace(num_processes=3))
+    monkeypatch.setattr(resolved, "PartialState", lambda cpu: SimpleNamespace(num_processes=3))
     with pytest.raises(UsageError, match="8 rows cannot be split equally over 3 processes"):
         stages.finetune(settings(tmp_path, batch_size=8, allow_unaligned=True))
 
