@@ -6,7 +6,6 @@ from random import Random
 from antibody.data.mixes import hold_out
 from antibody.data.records import Record
 from antibody.data.sources import load_labelled
-from antibody.data.tokenization import fitting
 from antibody.files import write_json
 from antibody.models.run import load_model, run_of
 from antibody.progress import counted
@@ -48,7 +47,8 @@ def calibrate(settings: CalibrationSettings) -> Fit:
     known_harmful, held_harmful, known_benign, held_benign = read_with_copies(
         (part for each in parted for part in each),
         settings.seed,
-        lambda copies: fitting(copies, loaded.tokenizer, settings.max_length),
+        loaded.tokenizer,
+        settings.max_length,
         read,
     )
     if screen is None:

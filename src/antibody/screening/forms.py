@@ -7,10 +7,11 @@ form here is one of an attack's.
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from antibody.data.forms import Form, in_form
 from antibody.data.records import Record
+from antibody.data.tokenization import fitting
 
 Found = TypeVar("Found")
 
@@ -61,7 +62,8 @@ def with_copies(records: Sequence[Record], seed: int) -> list[Record]:
 def read_with_copies(
     parts: Iterable[Sequence[Record]],
     seed: int,
-    fitting: Callable[[list[Record]], list[Record]],
+    tokenizer: Any,
+    max_length: int,
     read: Callable[[Sequence[Record]], Iterable[Found]],
 ) -> list[list[Found]]:
     """What is read of each part's records and their copies, part by part. All are read at once.
@@ -69,9 +71,10 @@ def read_with_copies(
     Args:
         parts: The records.
         seed: Of the copies.
-        fitting: Leaves out copies that are too long.
+        tokenizer: Of the model that reads them.
+        max_length: Most tokens of a copy; those that do not fit are left out.
         read: One value a record.
     """
-    copied = [[*part, *fitting(with_copies(part, seed)[len(part) :])] for part in parts]
+    copied = [[*part, *fitting(with_copies(part, seed)[len(part) :], tokenizer, max_length)] for part in parts]
     found = iter(read([record for part in copied for record in part]))
     return [[next(found) for _ in part] for part in copied]

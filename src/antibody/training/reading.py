@@ -8,7 +8,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from antibody.data.records import Record
-from antibody.data.tokenization import fitting, tokenize_records
+from antibody.data.tokenization import tokenize_records
 from antibody.progress import counted
 from antibody.screening.forms import read_with_copies
 from antibody.screening.probe import States, batch_states
@@ -76,13 +76,10 @@ def shared_screen(
     """A screen by a trainer's model as it is now, on the rows and copies of them: `antibody.screening.forms`."""
     most = max(trainer.args.max_length, SCREENED_TOKENS)
 
-    def fits(copies: list[Record]) -> list[Record]:
-        return fitting(copies, trainer.tokenizer, most)
-
     def read(records: Sequence[Record]) -> list[States]:
         tokens = tokenize_records(records, trainer.tokenizer, most)
         return shared_states(trainer, [(each.prompt_ids, each.response_ids) for each in tokens], "Calibrating")
 
     given = (harmful, benign, held_out_harmful, held_out_benign)
-    made = make_screen(*read_with_copies(given, trainer.args.seed, fits, read))
+    made = make_screen(*read_with_copies(given, trainer.args.seed, trainer.tokenizer, most, read))
     return made._replace(benign_scores=made.benign_scores[: len(benign)])

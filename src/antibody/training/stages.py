@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
@@ -107,14 +107,14 @@ def align(settings: AlignmentSettings) -> Run:
             processing_class=model.tokenizer,
             refusals=refusals,
         )
-        screened = _screened(settings, model.tokenizer, attack_rows, benign_rows) if settings.screen else []
+        screened = _screened(settings, model.tokenizer, attack_rows, benign_rows) if settings.screen else None
     _train(trainer, run, f"Aligning ({settings.method})")
     more: dict[str, Any] = {"truncated_rows": sum(train["truncated"]) + sum(attack["truncated"])}
-    if screened:
+    if screened is not None:
         # By whatever method: a fine-tuning with a gate, or on anchors, starts from any alignment.
-        made = shared_screen(trainer, *screened)
-        short = {record.id for record in fitting(screened[1], model.tokenizer, settings.max_length)}
-        ranked = [pair for pair in zip(screened[1], made.benign_scores, strict=True) if pair[0].id in short]
+        made = shared_screen(trainer, *screened.parts)
+        scored = zip(screened.parts[1], made.benign_scores, strict=True)
+        ranked = [(record, score) for record, score in scored if record.id in screened.short]
         anchors = choose_anchors(answered, ranked, seed=settings.seed)
         if trainer.accelerator.is_main_process:
             more["calibration"] = save_screen(run, made)
@@ -203,8 +203,20 @@ def finetune(settings: FinetuningSettings, *, watch: Watch | None = None) -> Run
     return run
 
 
-def _screened(settings: AlignmentSettings, tokenizer: Any, harmful: Parted, benign: Parted) -> list[list[Record]]:
-    """Harmful and benign rows that a screen is made on, and those it is calibrated on, as far as they fit.
+class _Screened(NamedTuple):
+    """Rows of a screen.
+
+    Attributes:
+        parts: Harmful and benign rows that it is made on, then those that it is calibrated on.
+        short: Ids of the benign ones that it is made on which may become anchors.
+    """
+
+    parts: list[list[Record]]
+    short: set[str]
+
+
+def _screened(settings: AlignmentSettings, tokenizer: Any, harmful: Parted, benign: Parted) -> _Screened:
+    """Drawn rows, as far as they fit. An anchor must be as short as what the model is aligned on.
 
     Raises:
         DataError: ``too_few_rows``, where none of a part does.
@@ -218,14 +230,11 @@ def _screened(settings: AlignmentSettings, tokenizer: Any, harmful: Parted, beni
     ]
     most = max(settings.max_length, SCREENED_TOKENS)
     kept = [fitting(part, tokenizer, most) for part in parts]
-    left_out = sum(map(len, parts)) - sum(map(len, kept))
-    if left_out and PartialState().is_main_process:
-        logger.warning(
-            "Left out of the screen, as longer than %d tokens: %d of %d rows.", most, left_out, sum(map(len, parts))
-        )
-    # Benign ones become anchors too, which must be as short as what the model is aligned on.
-    needed = [*zip(parts, kept, strict=True), (parts[1], fitting(kept[1], tokenizer, settings.max_length))]
-    for part, found in needed:
+    short = fitting(kept[1], tokenizer, settings.max_length)
+    drawn, left = (sum(map(len, each)) for each in (parts, kept))
+    if left < drawn and PartialState().is_main_process:
+        logger.warning("Left out of the screen, as longer than %d tokens: %d of %d rows.", most, drawn - left, drawn)
+    for part, found in [*zip(parts, kept, strict=True), (parts[1], short)]:
         if not found:
             raise DataError(
                 f"None of {len(part)} rows that the screen and the anchors need is short enough.",
@@ -233,7 +242,7 @@ def _screened(settings: AlignmentSettings, tokenizer: Any, harmful: Parted, beni
                 code="too_few_rows",
                 path=part[0].source,
             )
-    return kept
+    return _Screened(kept, {record.id for record in short})
 
 
 def _refuse_unaligned(settings: FinetuningSettings) -> None:

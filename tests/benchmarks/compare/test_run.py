@@ -83,16 +83,15 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
     stages = [stage for stage in opened.plan.stages.values() if stage.calibrates]
     for stage, seconds in zip(stages, (100.0, 300.0), strict=True):
         write_json(opened.folder.model(stage.key), {"seconds": seconds, "peak_gb": 99.0})
-    shutil.rmtree(opened.folder.aligned(stages[0].key))
-    assert dry_run(opened, probe=False)["seconds"] == 0
     lost = next(cell for cell in opened.plan.cells if cell.model.aligned[-1] == stages[0])
     opened.folder.cell(lost.key).unlink()
     assert dry_run(opened, probe=False)["seconds"] == 0
     shutil.rmtree(output / "answers")
+    before = dry_run(opened, probe=False)["seconds"]
+    shutil.rmtree(opened.folder.aligned(stages[0].key))
     planned = dry_run(opened, probe=False)
     assert planned["calibrations"] == {"all": 2, "done": 1}
-    assert planned["seconds"] > 200
-    assert planned["peak_gb"] == 99.0
+    assert (planned["seconds"] - before, planned["peak_gb"]) == (pytest.approx(200.0), 99.0)
 
 
 def test_published_results_are_gone_on_with(
@@ -123,16 +122,47 @@ def test_published_results_are_gone_on_with(
     assert more["cells"][:4] == published["cells"]
     assert [cell["status"] for cell in more["cells"]] == ["done"] * 6
     assert {name: counts[name] - before[name] for name in counts} == {"align": 1, "finetune": 2}
+    # As if stopped where the file had its new name, and of other rows: nothing counts, and that is said.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(tmp_path / "theirs/results.json", elsewhere / "published.json")
+    tiny["rows"]["prompts"]["first"] = 1
+    capfd.readouterr()
+    compare(written(tiny), elsewhere)
+    assert "0 of 6 cells count; other rows: prompts" in " ".join(capfd.readouterr().err.split())
 
 
-@pytest.mark.parametrize("content", ["no JSON", "[]", '{"kind": "evaluation", "cells": []}'])
-def test_another_results_file_is_left_alone(tiny: dict[str, Any], written: Write, tmp_path: Path, content: str) -> None:
+KEYLESS = '{"kind": "comparison", "cells": [{"status": "done"}]}'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("no JSON", "holds something else"),
+        ("[]", "holds something else"),
+        ('{"kind": "evaluation", "cells": []}', "holds something else"),
+        (KEYLESS, "No cell of the results"),
+    ],
+)
+def test_another_results_file_is_left_alone(
+    tiny: dict[str, Any], written: Write, tmp_path: Path, content: str, said: str
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "results.json").write_text(content)
+    with pytest.raises(UsageError, match=said):
+        compare(written(tiny), other)
+    assert [path.name for path in other.iterdir()] == ["results.json"]
+    assert (other / "results.json").read_text() == content
+
+
+def test_a_results_file_among_others_is_left_alone(tiny: dict[str, Any], written: Write, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "results.json").write_text('{"kind": "comparison", "cells": [{"status": "done", "key": "x"}]}')
+    (other / "report.md").touch()
     with pytest.raises(UsageError, match="holds something else"):
         compare(written(tiny), other)
-    assert (other / "results.json").read_text() == content
 
 
 def test_a_default_counts_as_if_it_were_written(
