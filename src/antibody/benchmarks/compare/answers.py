@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from antibody.attacks import ATTACKS
 from antibody.benchmarks.compare.config import Comparison
@@ -28,6 +28,25 @@ Load = Callable[[], BaseModel]
 JUDGED = ("harmful_score", "harmful_score_interval", "refusal_rate", "neither_rate", "unparsable_rate")
 
 
+class Question(NamedTuple):
+    """Rows that a model answers: their name, the longest answer, and the kind of task that makes prompts of them."""
+
+    rows: str
+    max_new_tokens: int
+    task: str = ""
+
+
+def _questions(cell: Cell, config: Comparison) -> dict[str, Question]:
+    """All that a cell's model is asked: ``prompts``, ``safe`` where there are such, and ``task``."""
+    asked, rows = config.evaluate, config.tasks[cell.task]
+    name = rows.task or cell.task
+    questions = {
+        "prompts": Question(asked.prompts, asked.max_new_tokens),
+        "task": Question(rows.test, make_task(name).max_new_tokens, kind_of_task(name)),
+    }
+    return questions if asked.safe is None else questions | {"safe": Question(asked.safe, asked.max_new_tokens)}
+
+
 def figures(
     cell: Cell, load: Load, judges: Mapping[str, Judge], config: Comparison, folder: Folder, library: Library
 ) -> dict[str, Any]:
@@ -36,33 +55,32 @@ def figures(
     Raises:
         AntibodyError: Rows cannot be read, a judge cannot be used, or the model cannot be loaded.
     """
-    asked = config.evaluate
+    questions = _questions(cell, config)
     answers = _Answers(cell.model, load, config, folder, library)
-    prompts = library.prompts(asked.prompts)
+    prompts = library.prompts(questions["prompts"].rows)
     attack = ATTACKS.get(cell.model.attack)
     tricked = [attack.ask(record) for record in prompts] if attack else prompts
-    given = answers.to(asked.prompts, tricked, asked.max_new_tokens)
+    given = answers.to(questions["prompts"], tricked)
     judged = {}
     for name, judge in judges.items():
         metrics = judge_answers(prompts, given, judge).metrics
         judged[name] = {key: metrics[key] for key in JUDGED}
     first = next(iter(judges))
     found: dict[str, Any] = judged[first] | {"judges": judged, "prompts": len(prompts)}
-    if asked.safe is not None:
-        safe = library.prompts(asked.safe)
-        given = answers.to(asked.safe, safe, asked.max_new_tokens)
+    if "safe" in questions:
+        safe = library.prompts(questions["safe"].rows)
+        given = answers.to(questions["safe"], safe)
         metrics = judge_answers(safe, given, judges[first]).metrics
         found |= {
             "over_refusal": metrics["refusal_rate"],
             "over_refusal_unparsable_rate": metrics["unparsable_rate"],
             "safe_prompts": len(safe),
         }
-    if asked.abilities is not None:
+    if config.evaluate.abilities is not None:
         found |= _abilities(cell.model, load, config, folder, library)
-    rows = config.tasks[cell.task]
-    name = rows.task or cell.task
-    task, records = make_task(name), library.task(rows.test, name)
-    given = answers.to(rows.test, records, task.max_new_tokens, task=kind_of_task(name))
+    name = config.tasks[cell.task].task or cell.task
+    task, records = make_task(name), library.task(questions["task"].rows, name)
+    given = answers.to(questions["task"], records)
     metrics = grade_answers(records, given, task).metrics
     return found | {
         "task_accuracy": metrics["task_accuracy"],
@@ -97,15 +115,9 @@ def _abilities(model: Model, load: Load, config: Comparison, folder: Folder, lib
 
 def is_answered(cell: Cell, config: Comparison, folder: Folder, library: Library) -> bool:
     """Whether all that the cell's model was asked is kept, so that no model is needed to measure it."""
-    asked, rows = config.evaluate, config.tasks[cell.task]
-    name = rows.task or cell.task
-    questions = [
-        (asked.prompts, asked.max_new_tokens, ""),
-        (rows.test, make_task(name).max_new_tokens, kind_of_task(name)),
-    ]
-    if asked.safe is not None:
-        questions.append((asked.safe, asked.max_new_tokens, ""))
-    keys = [answers_key(library, cell.model, *question[:2], asked.dtype, question[2]) for question in questions]
+    asked = config.evaluate
+    questions = _questions(cell, config).values()
+    keys = [answers_key(library, cell.model, rows, longest, asked.dtype, task) for rows, longest, task in questions]
     if asked.abilities is not None:
         keys.append(abilities_key(library, cell.model, asked))
     return all(folder.answers(key).exists() for key in keys)
@@ -123,8 +135,9 @@ class _Answers:
         self._config, self._folder, self._library = config, folder, library
         self.seconds = 0.0
 
-    def to(self, rows: str, records: Sequence[Record], max_new_tokens: int, *, task: str = "") -> list[str]:
-        """One answer a record, in order. `rows` is the records' name, `task` the kind of task that made them of it."""
+    def to(self, question: Question, records: Sequence[Record]) -> list[str]:
+        """One answer a record, in order; the records are those of the question."""
+        rows, max_new_tokens, task = question
         dtype = self._config.evaluate.dtype
         place = self._folder.answers(answers_key(self._library, self._model, rows, max_new_tokens, dtype, task))
         if not place.exists():
