@@ -95,6 +95,15 @@ def test_the_worst_case_is_the_highest_mean_over_seeds_and_names_its_place(folde
     assert worst["B"].accuracy == 90.0
 
 
+def test_methods_of_one_aligned_model_share_a_line_and_others_do_not(tmp_path: Path) -> None:
+    """Cells without names, of an earlier version, are not known to be the same."""
+    named = [cell(method, None, seed, 4.0, key=f"plain-{seed}") for method in ("A", "B") for seed in (0, 1)]
+    others = [cell("C", None, 0, 4.0, key="other"), cell("D", None, 0, 4.0), cell("E", None, 0, 4.0)]
+    write_report(written(tmp_path, [*named, *others]))
+    rows = [line.split(" | ")[0] for line in (tmp_path / "report.md").read_text().splitlines() if " | sst2 | " in line]
+    assert rows == ["| A, B", "| C", "| D", "| E"]
+
+
 def test_the_frontier_holds_what_no_other_beats() -> None:
     points = [(80.0, 7.0), (90.0, 40.0), (79.0, 61.0), (80.0, 9.0), (85.0, 7.0)]
     assert frontier(points) == [(85.0, 7.0), (90.0, 40.0)]

@@ -1,7 +1,7 @@
 """Means over seeds, their intervals, the worst case and the frontier."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import NamedTuple
 
@@ -154,6 +154,18 @@ def lines_of(cells: Iterable[GridCell]) -> list[Line]:
     for cell in cells:
         found.setdefault(cell.setting, []).append(cell)
     return [Line(setting, of) for setting, of in found.items()]
+
+
+def joined(lines: Iterable[Line]) -> list[Line]:
+    """Lines of the same cells made one, under all their methods' names: many a method begins with one aligned model."""
+    found: dict[tuple[object, ...], list[Line]] = {}
+    for line in lines:
+        keys = [cell.figures.get("key") for cell in line.cells]
+        # An earlier version wrote cells without names.
+        same = (replace(line.setting, method=""), *keys) if all(keys) else (line.setting,)
+        found.setdefault(same, []).append(line)
+    names = {same: ", ".join(line.setting.method for line in of) for same, of in found.items()}
+    return [replace(of[0], setting=replace(of[0].setting, method=names[same])) for same, of in found.items()]
 
 
 def worst_cases(lines: Sequence[Line]) -> list[Worst]:
