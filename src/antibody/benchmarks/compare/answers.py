@@ -29,22 +29,32 @@ JUDGED = ("harmful_score", "harmful_score_interval", "refusal_rate", "neither_ra
 
 
 class Question(NamedTuple):
-    """Rows that a model answers: their name, the longest answer, and the kind of task that makes prompts of them."""
+    """Rows that a model answers: their name, the most tokens of an answer, and the kind of task that asks them."""
 
     rows: str
     max_new_tokens: int
-    task: str = ""
+    kind: str = ""
 
 
-def _questions(cell: Cell, config: Comparison) -> dict[str, Question]:
-    """All that a cell's model is asked: ``prompts``, ``safe`` where there are such, and ``task``."""
-    asked, rows = config.evaluate, config.tasks[cell.task]
-    name = rows.task or cell.task
-    questions = {
-        "prompts": Question(asked.prompts, asked.max_new_tokens),
-        "task": Question(rows.test, make_task(name).max_new_tokens, kind_of_task(name)),
-    }
-    return questions if asked.safe is None else questions | {"safe": Question(asked.safe, asked.max_new_tokens)}
+class Questions(NamedTuple):
+    """All that a cell's model is asked."""
+
+    prompts: Question
+    safe: Question | None
+    task: Question
+
+
+def _questions(cell: Cell, config: Comparison) -> Questions:
+    asked, name = config.evaluate, _task_name(cell, config)
+    return Questions(
+        prompts=Question(asked.prompts, asked.max_new_tokens),
+        safe=Question(asked.safe, asked.max_new_tokens) if asked.safe is not None else None,
+        task=Question(config.tasks[cell.task].test, make_task(name).max_new_tokens, kind_of_task(name)),
+    )
+
+
+def _task_name(cell: Cell, config: Comparison) -> str:
+    return config.tasks[cell.task].task or cell.task
 
 
 def figures(
@@ -57,19 +67,19 @@ def figures(
     """
     questions = _questions(cell, config)
     answers = _Answers(cell.model, load, config, folder, library)
-    prompts = library.prompts(questions["prompts"].rows)
+    prompts = library.prompts(questions.prompts.rows)
     attack = ATTACKS.get(cell.model.attack)
     tricked = [attack.ask(record) for record in prompts] if attack else prompts
-    given = answers.to(questions["prompts"], tricked)
+    given = answers.to(questions.prompts, tricked)
     judged = {}
     for name, judge in judges.items():
         metrics = judge_answers(prompts, given, judge).metrics
         judged[name] = {key: metrics[key] for key in JUDGED}
     first = next(iter(judges))
     found: dict[str, Any] = judged[first] | {"judges": judged, "prompts": len(prompts)}
-    if "safe" in questions:
-        safe = library.prompts(questions["safe"].rows)
-        given = answers.to(questions["safe"], safe)
+    if questions.safe is not None:
+        safe = library.prompts(questions.safe.rows)
+        given = answers.to(questions.safe, safe)
         metrics = judge_answers(safe, given, judges[first]).metrics
         found |= {
             "over_refusal": metrics["refusal_rate"],
@@ -78,9 +88,9 @@ def figures(
         }
     if config.evaluate.abilities is not None:
         found |= _abilities(cell.model, load, config, folder, library)
-    name = config.tasks[cell.task].task or cell.task
-    task, records = make_task(name), library.task(questions["task"].rows, name)
-    given = answers.to(questions["task"], records)
+    name = _task_name(cell, config)
+    task, records = make_task(name), library.task(questions.task.rows, name)
+    given = answers.to(questions.task, records)
     metrics = grade_answers(records, given, task).metrics
     return found | {
         "task_accuracy": metrics["task_accuracy"],
@@ -116,8 +126,8 @@ def _abilities(model: Model, load: Load, config: Comparison, folder: Folder, lib
 def is_answered(cell: Cell, config: Comparison, folder: Folder, library: Library) -> bool:
     """Whether all that the cell's model was asked is kept, so that no model is needed to measure it."""
     asked = config.evaluate
-    questions = _questions(cell, config).values()
-    keys = [answers_key(library, cell.model, rows, longest, asked.dtype, task) for rows, longest, task in questions]
+    questions = [question for question in _questions(cell, config) if question is not None]
+    keys = [answers_key(library, cell.model, *question, dtype=asked.dtype) for question in questions]
     if asked.abilities is not None:
         keys.append(abilities_key(library, cell.model, asked))
     return all(folder.answers(key).exists() for key in keys)
@@ -137,9 +147,8 @@ class _Answers:
 
     def to(self, question: Question, records: Sequence[Record]) -> list[str]:
         """One answer a record, in order; the records are those of the question."""
-        rows, max_new_tokens, task = question
         dtype = self._config.evaluate.dtype
-        place = self._folder.answers(answers_key(self._library, self._model, rows, max_new_tokens, dtype, task))
+        place = self._folder.answers(answers_key(self._library, self._model, *question, dtype=dtype))
         if not place.exists():
             loaded = self._load()
             started = time.perf_counter()
@@ -148,7 +157,7 @@ class _Answers:
                     loaded.model,
                     loaded.tokenizer,
                     [record.prompt for record in records],
-                    max_new_tokens=max_new_tokens,
+                    max_new_tokens=question.max_new_tokens,
                     batch_size=self._config.evaluate.batch_size,
                     progress=advance,
                 )

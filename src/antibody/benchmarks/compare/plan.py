@@ -204,8 +204,8 @@ class _Planner:
         key = _key(
             "cell",
             model.key,
-            answers_key(self.library, model, evaluated.prompts, evaluated.max_new_tokens, evaluated.dtype),
-            answers_key(self.library, model, evaluated.safe or "", evaluated.max_new_tokens, evaluated.dtype),
+            answers_key(self.library, model, evaluated.prompts, evaluated.max_new_tokens, dtype=evaluated.dtype),
+            answers_key(self.library, model, evaluated.safe or "", evaluated.max_new_tokens, dtype=evaluated.dtype),
             [rows.task or task, self.library.fingerprint(rows.test, ("tasks", task, "test"))],
             evaluated.judges,
             *([abilities_key(self.library, model, evaluated)] if evaluated.abilities else []),
@@ -222,10 +222,10 @@ class _Planner:
         }
 
 
-def answers_key(library: Library, model: Model, rows: str, max_new_tokens: int, dtype: str, task: str = "") -> str:
-    """The name of a model's answers to some rows, which each task puts as its own question."""
+def answers_key(library: Library, model: Model, rows: str, max_new_tokens: int, kind: str = "", *, dtype: str) -> str:
+    """The name of a model's answers to some rows, which each kind of task puts as its own question."""
     read = library.fingerprint(rows, ("evaluate",)) if rows else ""
-    return _key("answers", model.key, read, max_new_tokens, dtype, task)
+    return _key("answers", model.key, read, max_new_tokens, dtype, kind)
 
 
 def abilities_key(library: Library, model: Model, evaluated: EvaluationRows) -> str:

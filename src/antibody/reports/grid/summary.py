@@ -156,16 +156,18 @@ def lines_of(cells: Iterable[GridCell]) -> list[Line]:
     return [Line(setting, of) for setting, of in found.items()]
 
 
-def joined(lines: Iterable[Line]) -> list[Line]:
-    """Lines of the same cells made one, under all their methods' names: many a method begins with one aligned model."""
+def without_repeats(lines: Iterable[Line]) -> list[Line]:
+    """Lines that hold the same cells as one, named after all their methods, such as those that start from one model."""
     found: dict[tuple[object, ...], list[Line]] = {}
     for line in lines:
         keys = [cell.figures.get("key") for cell in line.cells]
-        # An earlier version wrote cells without names.
-        same = (replace(line.setting, method=""), *keys) if all(keys) else (line.setting,)
-        found.setdefault(same, []).append(line)
-    names = {same: ", ".join(line.setting.method for line in of) for same, of in found.items()}
-    return [replace(of[0], setting=replace(of[0].setting, method=names[same])) for same, of in found.items()]
+        # Without a key nothing says that two cells are the same.
+        identity = (replace(line.setting, method=""), *keys) if all(keys) else (line.setting,)
+        found.setdefault(identity, []).append(line)
+    return [
+        replace(of[0], setting=replace(of[0].setting, method=", ".join(line.setting.method for line in of)))
+        for of in found.values()
+    ]
 
 
 def worst_cases(lines: Sequence[Line]) -> list[Worst]:

@@ -11,7 +11,15 @@ from antibody.files import write_text
 from antibody.reports import markup
 from antibody.reports.grid import figures, tables
 from antibody.reports.grid.reading import GridResults, read_grid
-from antibody.reports.grid.summary import INTERVALS, Line, Worst, flaws_by_method, joined, lines_of, worst_cases
+from antibody.reports.grid.summary import (
+    INTERVALS,
+    Line,
+    Worst,
+    flaws_by_method,
+    lines_of,
+    without_repeats,
+    worst_cases,
+)
 from antibody.reports.page import Section, page
 
 ABOUT = (
@@ -121,7 +129,7 @@ def _section(grid: str, lines: list[Line], worst: list[Worst]) -> Section:
     at_a_glance = tables.crossed(own)
     if at_a_glance is not None:
         body += markup.table(CROSSED, *at_a_glance, text=at_a_glance[0][:1])
-    rows = [tables.line_cells(line) for line in joined(own)]
+    rows = [tables.line_cells(line) for line in without_repeats(own)]
     body += markup.folded(
         "Every setting", markup.table("Mean over seeds and interval", tables.COLUMNS, rows, text=TEXT)
     )
@@ -168,7 +176,7 @@ def _markdown(results: GridResults, lines: list[Line], worst: list[Worst]) -> st
         at_a_glance = tables.crossed(own)
         if at_a_glance is not None:
             parts += [f"{CROSSED}:", tables.markdown(*at_a_glance)]
-        parts.append(tables.markdown(tables.COLUMNS, [tables.line_cells(line) for line in joined(own)]))
+        parts.append(tables.markdown(tables.COLUMNS, [tables.line_cells(line) for line in without_repeats(own)]))
     failed = dict.fromkeys(cell.error for cell in results.cells if cell.status == "failed")
     if failed:
         parts += ["## Cells that failed", "\n".join(f"- {escape(error)}" for error in failed)]
