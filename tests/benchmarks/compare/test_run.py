@@ -50,7 +50,8 @@ def test_what_is_equal_is_done_once_and_what_changes_is_done_again(
     output = tmp_path / "out"
     results = compare(written(tiny), output)
     assert [cell["status"] for cell in results["cells"]] == ["done"] * 4
-    assert all(cell["peak_gb"] and cell["finetune_peak_gb"] for cell in results["cells"])
+    known = ("peak_gb", "device", "finetune_peak_gb", "finetune_device")
+    assert all(cell[name] for cell in results["cells"] for name in known)
     assert results["cells"][3]["withheld_harmful_rows"] == 4
     # The plain stage is shared; every model answers prompts and task.
     assert counts == {"align": 2, "finetune": 4, "generate": 8}

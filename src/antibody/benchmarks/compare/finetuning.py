@@ -13,10 +13,12 @@ from antibody.benchmarks.compare.folder import Folder, read_json
 from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Model
 from antibody.benchmarks.compare.rows import Library
+from antibody.benchmarks.machine import device_name
 from antibody.data.records import Record
 from antibody.data.writing import write_records
 from antibody.evaluation.measures import percent
 from antibody.files import write_json
+from antibody.models.base import choose_device
 from antibody.models.run import Run
 from antibody.screening.upload import attacker_score
 from antibody.training.settings import FinetuningSettings
@@ -50,7 +52,12 @@ def tuned_run(model: Model, aligned: Path, config: Comparison, folder: Folder, l
     seconds = round(time.perf_counter() - started, 1)
     write_json(
         folder.model(model.key),
-        {"seconds": max(seconds, earlier.get("seconds", 0.0)), "peak_gb": peak_gb(), **withheld_shares(place)},
+        {
+            "seconds": max(seconds, earlier.get("seconds", 0.0)),
+            "peak_gb": peak_gb(),
+            "device": device_name(choose_device(given.device)),
+            **withheld_shares(place),
+        },
     )
     return place
 

@@ -24,12 +24,13 @@ from antibody.benchmarks.compare.folder import RESULTS_FILE, Folder, is_done, re
 from antibody.benchmarks.compare.memory import forget_peak, peak_gb
 from antibody.benchmarks.compare.plan import Cell, Model, Plan, make_plan
 from antibody.benchmarks.compare.rows import Library
+from antibody.benchmarks.machine import device_name
 from antibody.errors import AntibodyError, MachineError, TrainingError
 from antibody.evaluation.abilities import check_abilities
 from antibody.evaluation.judges import Judge, make_judge
 from antibody.failures import machine_failures
 from antibody.files import write_json
-from antibody.models.base import BaseModel
+from antibody.models.base import BaseModel, choose_device
 from antibody.models.run import load_model
 from antibody.progress import bar_line
 from antibody.reports.grid import write_grid
@@ -138,7 +139,7 @@ def write_results(opened: Opened) -> dict[str, Any]:
         status = "missing" if not found else "failed" if "error" in found else "done"
         made = read_json(opened.folder.model(cell.model.key)) or {} if found else {}
         withheld = {key: value for key, value in made.items() if key.startswith("withheld")}
-        trained = {"finetune_peak_gb": made["peak_gb"]} if made else {}
+        trained = {f"finetune_{name}": made[name] for name in ("peak_gb", "device") if name in made}
         own = {**cell.labels, "key": cell.key, "status": status}
         # What was published of a cell has the labels that it had there.
         cells.append(own | found | withheld | trained | own)
@@ -206,12 +207,13 @@ def _measure(
         forget_peak()
         return load_model(name, dtype=evaluated.dtype, device=evaluated.device)
 
+    device = device_name(choose_device(opened.config.evaluate.device))
     for cell in cells:
         forget_peak()
         try:
             with machine_failures():
                 found = figures(cell, load, judges, opened.config, folder, opened.library)
-            write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb()})
+            write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb(), "device": device})
         except TakenError:
             raise
         except MachineError as error:

@@ -6,7 +6,6 @@ much memory it takes, `floor` how fast the device could be.
 
 import importlib.metadata
 import os
-import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from antibody.benchmarks.machine import device_name
 from antibody.benchmarks.speed.contenders import CONTENDERS, STAGES, Case, build, load, rows_of
 from antibody.benchmarks.speed.end_to_end import end_to_end
 from antibody.benchmarks.speed.floor import Weights, matmul_rate, step_flops, weights_of
@@ -246,21 +246,12 @@ def _compared(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _machine(loaded: BaseModel) -> dict[str, Any]:
     device = loaded.model.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": str(device),
-        "device_name": name,
+        "device_name": device_name(device),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "model": loaded.name,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "trl", "peft")},
     }
-
-
-def _processor() -> str:
-    """The CPU's name, where the system tells it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

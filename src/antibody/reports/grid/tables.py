@@ -35,6 +35,8 @@ FIGURES = (
     "answer_seconds",
     "peak_gb",
     "finetune_peak_gb",
+    "device",
+    "finetune_device",
 )
 COLUMNS = (
     "method", "attack", "harmful rows %", "variant", "task", "seeds", "HS", "unparsable", "refused", "safe refused",
