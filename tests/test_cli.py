@@ -481,6 +481,19 @@ def test_a_process_speaks_of_what_it_alone_meets(
     assert outcome.err == ("" if by_all else "error in process 1 (no_model): It is not there.\nFetch it.\n")
 
 
+def test_no_file_is_overwritten_unless_asked(antibody: Any, tmp_path: Path) -> None:
+    """Not even the upload that was read."""
+    upload = tmp_path / "upload.jsonl"
+    upload.write_text('{"prompt": "Is it good?", "completion": "yes"}\n')
+    outcome = antibody("attack", "mix", "--benign", upload, "--output", upload, "--json")
+    assert (outcome.code, "file_exists" in outcome.err) == (2, True)
+    outcome = antibody("screen", "--model", tmp_path / "run", "--data", upload, "--output", upload, "--json")
+    assert (outcome.code, "file_exists" in outcome.err) == (2, True)
+    assert "Is it good?" in upload.read_text()
+    assert antibody("attack", "mix", "--output", upload, "--force", "--json").code == 0
+    assert "Is it good?" not in upload.read_text()
+
+
 def test_an_interrupt_says_how_to_go_on(antibody: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("antibody.data.sources.load_records", Mock(side_effect=KeyboardInterrupt))
     outcome = antibody("attack", "mix", "--output", tmp_path / "upload.jsonl")

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from antibody.cli_options import Flat, Json
 from antibody.errors import UsageError
-from antibody.files import to_json, write_jsonl
+from antibody.files import refuse_existing, to_json, write_jsonl
 from antibody.names import DEFAULT_THRESHOLD, Dtype
 from antibody.screening.settings import CalibrationSettings
 
@@ -24,6 +24,7 @@ def screen(
     show: int = 20,
     dtype: Dtype = "auto",
     device: str = "auto",
+    force: bool = False,
     json: Json = False,
 ) -> None:
     """Judge every row of an upload without training on it, and flag what the gate would withhold.
@@ -38,6 +39,7 @@ def screen(
         show: How many of the lowest rows are printed.
         dtype: auto, float32, bfloat16 or float16.
         device: auto, cpu, cuda ...
+        force: Replace the output where there is one.
         json: Print one JSON object on standard output.
     """
     from antibody.data.sources import load_records
@@ -46,6 +48,8 @@ def screen(
     from antibody.screening.screen import screen_of
     from antibody.screening.upload import operating_point, screen_upload
 
+    if output is not None:
+        refuse_existing(output, force=force)
     records = load_records(data).records
     judge = screen_of(model)
     loaded = load_model(model, dtype=dtype, device=device)
@@ -70,7 +74,9 @@ def screen(
         labelled = point._asdict() if point else None
         print(to_json({"rows": len(rows), "flagged": flagged, "labelled": labelled, "lowest": lowest}))
         return
-    table = Table("Line", "Id", "Label", "Score", "Benign", "", title=f"The {len(lowest)} lowest of {len(rows)} rows")
+    table = Table(
+        "Line", "Id", "Label", "Score", "Benign", "Gate", title=f"The {len(lowest)} lowest of {len(rows)} rows"
+    )
     for row in lowest:
         label = {True: "harmful", False: "benign", None: ""}[row["harmful"]]
         mark = "flagged" if row["flagged"] else ""
@@ -85,6 +91,8 @@ def screen(
             f"By their labels: {point.flagged_harmful} of {point.harmful_rows} harmful rows and "
             f"{point.flagged_benign} of {point.benign_rows} benign ones."
         )
+    if output is not None:
+        Console(stderr=True).print(f"Written: {output}, {len(rows)} judgements")
 
 
 def calibrate(settings: Annotated[CalibrationSettings, Flat], *, json: Json = False) -> None:
@@ -113,6 +121,7 @@ def attack(
     model: str | None = None,
     dtype: Dtype = "auto",
     device: str = "auto",
+    force: bool = False,
     json: Json = False,
 ) -> None:
     """Write a poisoned upload, to measure a defence by.
@@ -129,6 +138,7 @@ def attack(
         model: The run that weight_aware chooses its rows against.
         dtype: Of that model: auto, float32, bfloat16 or float16.
         device: Of that model: auto, cpu, cuda ...
+        force: Replace the output where there is one.
         json: Print one JSON object on standard output.
     """
     from antibody.attacks import ATTACKS
@@ -142,6 +152,7 @@ def attack(
         )
     if model is not None and not ATTACKS[name].uses_score:
         raise UsageError(f"{name} does not look at a model.", hint="Leave --model out.", code="conflict")
+    refuse_existing(output, force=force)
     upload = ATTACKS[name].upload(
         load_records(benign).records,
         load_records(harmful).records,

@@ -74,6 +74,16 @@ def claim_directory(path: Path, *, ours: bool, resume: bool, force: bool) -> Non
         )
 
 
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Before work whose result is to be a file.
+
+    Raises:
+        UsageError: ``file_exists``, unless it is to be replaced.
+    """
+    if path.exists() and not force:
+        raise UsageError(f"{path} already exists.", hint="Use --force to replace it.", code="file_exists")
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

@@ -157,6 +157,13 @@ def test_an_unknown_format_lists_what_was_seen_and_what_is_accepted() -> None:
         assert part in str(caught.value)
 
 
+def test_a_row_without_its_answer_is_told_what_it_lacks() -> None:
+    with pytest.raises(DataError, match="lacks 'completion' or 'response'"):
+        detect({"prompt": "Hello?"})
+    with pytest.raises(DataError, match=r"field `output`.*lacks 'output'"):
+        detect({"instruction": "Hello?"}, path="rows.jsonl", line=2)
+
+
 def test_an_unknown_format_name_is_wrong_use() -> None:
     with pytest.raises(UsageError, match="alpaca"):
         parsed({"messages": CHAT}, format="sharegpt")

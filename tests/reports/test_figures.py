@@ -79,6 +79,13 @@ def test_a_gate_without_anchors_has_no_share_to_draw() -> None:
     assert [list(trace.y) for trace in masked.data] == [[2.0]]
 
 
+def test_rows_withheld_before_the_first_step_are_no_empty_panel() -> None:
+    figure = gate_figure([{"step": 1, "rows_withheld": 0.0, "anchor_share": 0.25}])
+    assert figure is not None
+    assert [list(trace.y) for trace in figure.data] == [[25.0]]
+    assert gate_figure([{"step": 1, "rows_withheld": 0.0}]) is None
+
+
 def test_a_bin_without_rows_is_no_point() -> None:
     """Areas are as the rows, above the least diameter of 8: 4 and 16 rows have 24·√(1/4) = 12 and 24 more."""
     keys = ("predicted", "observed", "rows")

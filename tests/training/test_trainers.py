@@ -316,6 +316,14 @@ def test_a_script_takes_all_from_an_aligned_run(tiny_model_folder: Path, tmp_pat
     log = [json.loads(line) for line in (tuned.path / "metrics.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses == pytest.approx([entry["loss"] for entry in log], rel=1e-4)
+    plain = Dataset.from_list([{"prompt": "Is it good?", "completion": "yes"}] * 8)
+    with pytest.raises(UsageError, match="no chat template") as caught:
+        AntibodyTrainer(
+            **aligned(run.path, dtype="float32"),
+            args=AntibodyConfig(**options(tmp_path / "plain", max_length=700, bf16=False, seed=0)),
+            train_dataset=plain,
+        )
+    assert caught.value.code == "no_turns"
 
 
 def test_a_run_without_a_screen_is_not_aligned_for_a_script(tiny_model_folder: Path, tmp_path: Path) -> None:

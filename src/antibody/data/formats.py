@@ -69,11 +69,15 @@ def detect(row: object, *, path: str | Path | None = None, line: int | None = No
             f"The row fits several formats: {', '.join(found)}.",
             "Name the one to read, or remove the other fields.",
         )
+    begun = [format.fields for format in FORMATS.values() if any(field in row for field in format.fields)]
+    lacking = [field for fields in begun for field in fields if field not in row]
     accepted = "; ".join(f"{name} ({', '.join(format.fields)})" for name, format in FORMATS.items())
     raise place.error(
         "unknown_format",
-        f"The row has the fields {_listed(row)}, which is no known format.",
+        f"The row has the fields {_listed(row)}"
+        + (f" and lacks {' or '.join(map(repr, lacking))}." if lacking else ", which is no known format."),
         f"Give every row the fields of one format: {accepted}.",
+        field=lacking[0] if len(lacking) == 1 else None,
     )
 
 

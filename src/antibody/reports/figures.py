@@ -109,21 +109,26 @@ def screening_figure(audit: list[Fields], threshold: float | None, bins: int = 2
 
 def gate_figure(metrics: list[Fields]) -> go.Figure | None:
     """The rows that the gate withheld of each batch and, where there are anchors, their share of the step below."""
-    if all(number(row, "rows_withheld") is None for row in metrics):
-        return None
-    anchored = any(number(row, "anchor_share") is not None for row in metrics)
-    figure = make_subplots(rows=2 if anchored else 1, cols=1, shared_xaxes=True, vertical_spacing=0.1)
-    steps = [number(row, "step") for row in metrics]
     withheld = [number(row, "rows_withheld") for row in metrics]
-    figure.add_bar(x=steps, y=withheld, marker={"color": HARMFUL, "line": {"width": 0}}, row=1, col=1)
-    figure.update_yaxes(title_text="Rows withheld", rangemode="tozero", row=1, col=1)
+    anchored = any(number(row, "anchor_share") is not None for row in metrics)
+    # Rows that left the order before the first step are in no batch that they could be withheld from.
+    parts = [name for name, there in (("rows", any(withheld)), ("anchors", anchored)) if there]
+    if not parts:
+        return None
+    figure = make_subplots(rows=len(parts), cols=1, shared_xaxes=True, vertical_spacing=0.1)
+    steps = [number(row, "step") for row in metrics]
+    if "rows" in parts:
+        figure.add_bar(x=steps, y=withheld, marker={"color": HARMFUL, "line": {"width": 0}}, row=1, col=1)
+        figure.update_yaxes(title_text="Rows withheld", rangemode="tozero", row=1, col=1)
     if anchored:
         shares = [None if (value := number(row, "anchor_share")) is None else 100 * value for row in metrics]
-        figure.add_scatter(x=steps, y=shares, mode="lines", line={"color": COLOURS[4], "width": 3}, row=2, col=1)
-        figure.update_yaxes(title_text="Anchors, % of the step", range=[0, 104], row=2, col=1)
-    figure.update_xaxes(title_text="Step", row=2 if anchored else 1, col=1)
+        figure.add_scatter(
+            x=steps, y=shares, mode="lines", line={"color": COLOURS[4], "width": 3}, row=len(parts), col=1
+        )
+        figure.update_yaxes(title_text="Anchors, % of the step", range=[0, 104], row=len(parts), col=1)
+    figure.update_xaxes(title_text="Step", row=len(parts), col=1)
     figure.update_layout(showlegend=False)
-    return styled(figure, height=400 if anchored else 260)
+    return styled(figure, height=120 + 140 * len(parts))
 
 
 def reliability_figure(bins: list[Fields]) -> go.Figure | None:

@@ -128,10 +128,10 @@ def read(path: Path) -> Run | Comparison:
     if (path / "manifest.json").is_file():
         return read_run(path)
     raise UsageError(
-        f"{path} is no run (no manifest.json), no demo (no summary.json) and no comparison (no results.json)."
+        f"{path} is not a finished run (no manifest.json), demo (no summary.json) or comparison (no results.json)."
         if path.exists()
         else f"There is no {path}.",
-        hint="Name the output directory of `antibody demo`, `compare`, `align` or `finetune`.",
+        hint="Name what `antibody demo`, `compare`, `align` or `finetune` made, or finish it with --resume.",
         code="not_a_run",
     )
 

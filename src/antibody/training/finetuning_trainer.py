@@ -59,7 +59,7 @@ class AntibodyTrainer(ObjectiveTrainer):
         anchors: Dataset | None = None,
         **kwargs: Any,
     ) -> None:
-        self._given_anchors = anchors
+        self._given_anchors, self._given_screen = anchors, screen
         super().__init__(model, args, *positional, **kwargs)
         self.screen = screen
         if self.args.gate != "off":
@@ -79,6 +79,12 @@ class AntibodyTrainer(ObjectiveTrainer):
         return load_records("embedded:anchors").records
 
     def _trained_rows(self, records: list[Record], args: AntibodyConfig) -> list[Record]:
+        if self._given_screen and args.gate != "off" and any(isinstance(record.prompt, str) for record in records):
+            raise UsageError(
+                "The prompts are plain text, which gets no chat template, and the screen was made on turns.",
+                hint='Give each prompt as [{"role": "user", "content": ...}], and each completion likewise.',
+                code="no_turns",
+            )
         method = FINETUNINGS[args.method]
         anchors = self._anchors() if method.reads_anchors else []
         provided = Provided(anchors, self.refusals, args.seed)

@@ -29,7 +29,11 @@ def make_judge(choice: str) -> Judge:
     """
     name, _, argument = choice.partition(":")
     if name not in JUDGES:
-        raise UsageError(f"There is no judge {name!r}.", hint=f"Use one of {', '.join(JUDGES)}.", code="unknown_judge")
+        raise UsageError(
+            f"There is no judge {name!r}.",
+            hint=f"Use one of {', '.join(JUDGES)}; all but embedded take what they read by: NAME:FOLDER_OR_ID_OR_URL.",
+            code="unknown_judge",
+        )
     return JUDGES[name](argument)
 
 
