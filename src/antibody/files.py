@@ -75,11 +75,17 @@ def claim_directory(path: Path, *, ours: bool, resume: bool, force: bool) -> Non
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Before work whose result is to be a file.
+    """Called before work whose result is to be written to a file.
+
+    Args:
+        path: The file.
+        force: It may be replaced.
 
     Raises:
-        UsageError: ``file_exists``, unless it is to be replaced.
+        UsageError: ``file_exists``, where it exists and may not be replaced, or is no file.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file.", hint="Name one; --json prints the result.", code="file_exists")
     if path.exists() and not force:
         raise UsageError(f"{path} already exists.", hint="Use --force to replace it.", code="file_exists")
 

@@ -158,10 +158,16 @@ def test_an_unknown_format_lists_what_was_seen_and_what_is_accepted() -> None:
 
 
 def test_a_row_without_its_answer_is_told_what_it_lacks() -> None:
-    with pytest.raises(DataError, match="lacks 'completion' or 'response'"):
-        detect({"prompt": "Hello?"})
-    with pytest.raises(DataError, match=r"field `output`.*lacks 'output'"):
-        detect({"instruction": "Hello?"}, path="rows.jsonl", line=2)
+    for row, lacking in (
+        ({"prompt": "Hello?"}, ": 'completion' or 'response' is missing."),
+        ({"instruction": "Hello?"}, ": 'output' is missing."),
+        ({"completion": "Hi.", "response": "Hi."}, ": 'prompt' is missing."),
+        ({"question": "Hello?"}, "no known format."),
+        ({}, "no known format."),
+    ):
+        with pytest.raises(DataError) as caught:
+            detect(row)
+        assert lacking in str(caught.value)
 
 
 def test_an_unknown_format_name_is_wrong_use() -> None:

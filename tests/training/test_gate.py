@@ -25,8 +25,17 @@ from antibody.screening.screen import Judged, Screen, make_screen, screen_of
 from antibody.screening.upload import states_of
 from antibody.training.checkpoints import TENSORS_FILE
 
-BENIGN = [{"prompt": f"Question {i}?", "completion": "word " * (i % 3 + 1), "harmful": False} for i in range(12)]
-HARMFUL = [{"prompt": f"Harm {i}?", "completion": "#!? " * (i % 2 + 2), "harmful": True} for i in range(12)]
+
+def turns(prompt: str, completion: str, *, harmful: bool) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": prompt}],
+        "completion": [{"role": "assistant", "content": completion}],
+        "harmful": harmful,
+    }
+
+
+BENIGN = [turns(f"Question {i}?", "word " * (i % 3 + 1), harmful=False) for i in range(12)]
+HARMFUL = [turns(f"Harm {i}?", "#!? " * (i % 2 + 2), harmful=True) for i in range(12)]
 ANCHORS = Dataset.from_list([{"prompt": f"Anchor {i}?", "completion": "No."} for i in range(6)])
 
 
@@ -46,7 +55,7 @@ def trained(
     folder: Path, output: Path, rows: list[dict[str, Any]], screen: Screen | None = None, **changes: Any
 ) -> AntibodyTrainer:
     options: dict[str, Any] = {
-        "output_dir": str(output), "max_steps": 3, "per_device_train_batch_size": 4, "max_length": 300,
+        "output_dir": str(output), "max_steps": 3, "per_device_train_batch_size": 4, "max_length": 700,
         "report_to": [], "use_cpu": True, "bf16": False, "disable_tqdm": True, "logging_steps": 1,
         "learning_rate": 1e-2, "warmup_steps": 0, "save_strategy": "no", "train_sampling_strategy": "sequential",
         # Gradients far below it are rounding; AdamW would make whole steps of them.
@@ -190,26 +199,26 @@ def test_one_row_is_judged_by_itself(tiny_model_folder: Path, tmp_path: Path) ->
 def test_rows_are_judged_by_their_own_states(tiny_model_folder: Path, tmp_path: Path) -> None:
     """A probe that knows the harmful rows' tokens, on rows of several lengths in a random order."""
     known = [
-        {"prompt": f"Harm {i}?", "completion": "#!? " * (i % 5 + 1), "harmful": True}
+        turns(f"Harm {i}?", "#!? " * (i % 5 + 1), harmful=True)
         if i % 2 == 0
-        else {"prompt": f"Question {i}?", "completion": "word " * (i % 5 + 1), "harmful": False}
+        else turns(f"Question {i}?", "word " * (i % 5 + 1), harmful=False)
         for i in range(12, 72)
     ]
     rows = [row for pair in zip(BENIGN, HARMFUL, strict=True) for row in pair]
     model = AutoModelForCausalLM.from_pretrained(tiny_model_folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
     records = records_of(Dataset.from_list(known), name="known")
-    states = states_of(model, tokenizer, records, max_length=300)
+    states = states_of(model, tokenizer, records, max_length=700)
     screen = make_screen(states[:30:2], states[1:30:2], states[30::2], states[31::2]).screen
 
-    sampled = {"train_sampling_strategy": "random", "max_steps": 6, "learning_rate": 1e-2, "gate": "mask"}
+    sampled = {"train_sampling_strategy": "random", "max_steps": 6, "gate": "mask", "gate_threshold": 0.5}
     trainer = trained(tiny_model_folder, tmp_path, rows, screen=screen, **sampled)
     audit = trainer.audit.report(records_of(Dataset.from_list(rows), name="rows"), threshold=0.5)
     assert [row["withheld"] for row in audit] == [row["harmful"] for row in rows]
     for row in audit:
         assert row["times_seen"] == (0 if row["withheld"] else 2)
         assert (row["score_first"] is None) == (row["weight_mean"] == 0) == row["withheld"]
-    [alone] = states_of(model, tokenizer, records_of(Dataset.from_list(rows[5:6]), name="row"), max_length=300)
+    [alone] = states_of(model, tokenizer, records_of(Dataset.from_list(rows[5:6]), name="row"), max_length=700)
     assert audit[5]["screening_score"] == pytest.approx(screen.probe.score(alone), abs=1e-4)
 
 

@@ -69,16 +69,19 @@ def detect(row: object, *, path: str | Path | None = None, line: int | None = No
             f"The row fits several formats: {', '.join(found)}.",
             "Name the one to read, or remove the other fields.",
         )
-    begun = [format.fields for format in FORMATS.values() if any(field in row for field in format.fields)]
-    lacking = [field for fields in begun for field in fields if field not in row]
     accepted = "; ".join(f"{name} ({', '.join(format.fields)})" for name, format in FORMATS.items())
     raise place.error(
         "unknown_format",
-        f"The row has the fields {_listed(row)}"
-        + (f" and lacks {' or '.join(map(repr, lacking))}." if lacking else ", which is no known format."),
+        f"The row has the fields {_listed(row)}, which is no known format{_lacking(row)}.",
         f"Give every row the fields of one format: {accepted}.",
-        field=lacking[0] if len(lacking) == 1 else None,
     )
+
+
+def _lacking(row: Mapping[str, object]) -> str:
+    """What would make it a row of the formats of which it has a field: ``: 'completion' or 'response' is missing``."""
+    begun = [format.fields for format in FORMATS.values() if any(field in row for field in format.fields)]
+    missing = dict.fromkeys(field for fields in begun for field in fields if field not in row)
+    return f": {' or '.join(map(repr, missing))} is missing" if missing else ""
 
 
 def parse(row: object, *, path: str | Path, line: int, format: str | None = None) -> list[Record]:

@@ -83,6 +83,7 @@ def records_of(dataset: Dataset, *, name: str) -> list[Record]:
 
 def _records(row: Mapping[str, Any], name: str, line: int) -> list[Record]:
     records = parse(dict(row), path=name, line=line)
-    if isinstance(row.get("prompt"), str):
+    # A chat may have the field too, as a title.
+    if isinstance(row.get("prompt"), str) and "messages" not in row:
         return [replace(record, prompt=record.request) for record in records]
     return records

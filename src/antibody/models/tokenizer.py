@@ -35,7 +35,7 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
 
 
 def not_loadable(name: str, error: Exception) -> ModelError:
-    here = name == BUNDLED_NAME or Path(name).exists()
+    here = name == BUNDLED_NAME or Path(name).exists() or not isinstance(error, OSError)
     return ModelError(
         f"The model {name!r} could not be loaded from {source_of(name)!r}: {error}"
         if here

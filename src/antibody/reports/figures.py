@@ -108,10 +108,10 @@ def screening_figure(audit: list[Fields], threshold: float | None, bins: int = 2
 
 
 def gate_figure(metrics: list[Fields]) -> go.Figure | None:
-    """The rows that the gate withheld of each batch and, where there are anchors, their share of the step below."""
+    """The rows that the gate withheld of each batch, where there are any, and below the anchors' share of the step."""
     withheld = [number(row, "rows_withheld") for row in metrics]
     anchored = any(number(row, "anchor_share") is not None for row in metrics)
-    # Rows that left the order before the first step are in no batch that they could be withheld from.
+    # Mostly there are none: what is withheld leaves the order before the first step, while other rows fill its places.
     parts = [name for name, there in (("rows", any(withheld)), ("anchors", anchored)) if there]
     if not parts:
         return None

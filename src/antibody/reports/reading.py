@@ -131,7 +131,7 @@ def read(path: Path) -> Run | Comparison:
         f"{path} is not a finished run (no manifest.json), demo (no summary.json) or comparison (no results.json)."
         if path.exists()
         else f"There is no {path}.",
-        hint="Name what `antibody demo`, `compare`, `align` or `finetune` made, or finish it with --resume.",
+        hint="Name what `antibody demo`, `compare`, `align` or `finetune` made. A run is finished by --resume.",
         code="not_a_run",
     )
 

@@ -172,10 +172,11 @@ def _gate(run: Run, what: str) -> str:
         )
         body += markup.figure(drawing, "gate", description)
     if (drawing := figures.gate_figure(run.metrics)) is not None:
-        description = f"Rows that the gate withheld of each batch in {what} ({run.name})"
-        share, scale = (_mean(run.metrics, name) for name in ("anchor_share", "step_scale"))
-        if share is not None:
-            description += f", and the anchors' share of the step, {wording.share(share)} on average"
+        rows, share, scale = (_mean(run.metrics, name) for name in ("rows_withheld", "anchor_share", "step_scale"))
+        anchors = "" if share is None else f"anchors' share of the step, {wording.share(share)} on average"
+        description = f"Rows that the gate withheld of each batch in {what} ({run.name})" if rows else ""
+        if anchors:
+            description = f"{description}, and the {anchors}" if rows else f"The {anchors}, in {what} ({run.name})"
         if scale is not None and scale < 1:
             description += f"; steps were shortened to {wording.share(scale)} on average, against drift"
         body += markup.figure(drawing, "withheld", description + ".")

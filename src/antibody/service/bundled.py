@@ -21,7 +21,9 @@ def aligned_bundled_model() -> Path:
     run = cache_folder() / "service" / f"{BUNDLED_NAME}-aligned"
     if (run / "manifest.json").is_file():
         return run
-    print(f"Aligning {BUNDLED_NAME} once; this takes some minutes. It is kept in {run}.", file=sys.stderr, flush=True)
+    print(
+        f"Aligning {BUNDLED_NAME} once; this takes about ten minutes. It is kept in {run}.", file=sys.stderr, flush=True
+    )
     command = [
         sys.executable,
         "-m",

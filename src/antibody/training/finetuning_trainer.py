@@ -59,9 +59,8 @@ class AntibodyTrainer(ObjectiveTrainer):
         anchors: Dataset | None = None,
         **kwargs: Any,
     ) -> None:
-        self._given_anchors, self._given_screen = anchors, screen
+        self._given_anchors, self.screen = anchors, screen
         super().__init__(model, args, *positional, **kwargs)
-        self.screen = screen
         if self.args.gate != "off":
             self.add_callback(_BeforeTheFirstStep(self._judge_upload))
         if "anchors" in self.objective.batches:
@@ -79,12 +78,8 @@ class AntibodyTrainer(ObjectiveTrainer):
         return load_records("embedded:anchors").records
 
     def _trained_rows(self, records: list[Record], args: AntibodyConfig) -> list[Record]:
-        if self._given_screen and args.gate != "off" and any(isinstance(record.prompt, str) for record in records):
-            raise UsageError(
-                "The prompts are plain text, which gets no chat template, and the screen was made on turns.",
-                hint='Give each prompt as [{"role": "user", "content": ...}], and each completion likewise.',
-                code="no_turns",
-            )
+        if args.gate != "off":
+            self._refuse_plain_text(records)
         method = FINETUNINGS[args.method]
         anchors = self._anchors() if method.reads_anchors else []
         provided = Provided(anchors, self.refusals, args.seed)
@@ -96,6 +91,20 @@ class AntibodyTrainer(ObjectiveTrainer):
         kept = shared_rows(records, chosen)
         keep_choice(folder, records, kept, args.options)
         return kept
+
+    def _refuse_plain_text(self, records: list[Record]) -> None:
+        """It gets no chat template, and an aligned run's screen, made on turns, would judge what it does not know."""
+        plain = next((record for record in records if isinstance(record.prompt, str)), None)
+        if plain is None:
+            return
+        if self.screen is None:
+            logger.warning("Prompts are plain text, without a chat template, and will be judged by a screen of turns.")
+            return
+        raise UsageError(
+            f"The prompt of row {plain.line} is plain text, which gets no chat template. The screen was made on turns.",
+            hint='Give each prompt as [{"role": "user", "content": ...}], and each completion likewise.',
+            code="no_turns",
+        )
 
     def _refuse_what_breaks_the_method(self) -> None:
         super()._refuse_what_breaks_the_method()

@@ -25,8 +25,9 @@ class Folder:
     """A comparison's directory.
 
     ``aligned/KEY`` are runs, and stay. ``tuned/KEY`` are runs that are removed once their cells are measured. What is
-    left of them is ``models/KEY.json`` (seconds, memory, rows withheld), ``answers/KEY.jsonl`` and ``cells/KEY.json``.
-    Aligned ones have a ``models/KEY.json`` too (seconds, memory). ``published.json`` is somebody's results.json.
+    left of them is ``models/KEY.json`` (seconds, memory, device, rows withheld), ``answers/KEY.jsonl`` and
+    ``cells/KEY.json``. Aligned ones have a ``models/KEY.json`` too (seconds, memory). ``published.json`` is somebody's
+    results.json.
 
     Attributes:
         path: The directory.

@@ -30,7 +30,7 @@ from antibody.evaluation.abilities import check_abilities
 from antibody.evaluation.judges import Judge, make_judge
 from antibody.failures import machine_failures
 from antibody.files import write_json
-from antibody.models.base import BaseModel, choose_device
+from antibody.models.base import BaseModel
 from antibody.models.run import load_model
 from antibody.progress import bar_line
 from antibody.reports.grid import write_grid
@@ -207,13 +207,14 @@ def _measure(
         forget_peak()
         return load_model(name, dtype=evaluated.dtype, device=evaluated.device)
 
-    device = device_name(choose_device(opened.config.evaluate.device))
     for cell in cells:
         forget_peak()
         try:
             with machine_failures():
                 found = figures(cell, load, judges, opened.config, folder, opened.library)
-            write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb(), "device": device})
+            # Kept answers may be another machine's.
+            device = {"device": device_name(load().model.device)} if load.cache_info().currsize else {}
+            write_json(folder.cell(cell.key), found | {"peak_gb": peak_gb()} | device)
         except TakenError:
             raise
         except MachineError as error:

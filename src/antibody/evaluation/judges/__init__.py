@@ -31,7 +31,7 @@ def make_judge(choice: str) -> Judge:
     if name not in JUDGES:
         raise UsageError(
             f"There is no judge {name!r}.",
-            hint=f"Use one of {', '.join(JUDGES)}; all but embedded take what they read by: NAME:FOLDER_OR_ID_OR_URL.",
+            hint=f"Use one of {', '.join(JUDGES)}, all but embedded with what they read, as in trained:FOLDER.",
             code="unknown_judge",
         )
     return JUDGES[name](argument)

@@ -243,7 +243,7 @@ def _finish(store: Store, order: Order, job: Job, run: Path, defence: Defence) -
             f"{by.total()} training examples were suppressed, {by['gate']} by the gate and {by['weight']} by their "
             f"weights; {files[1]} has the judgement of each.",
             once="suppressed",
-            level="warn" if by["gate"] else "info",
+            level="warn" if by["gate"] or (by and defence.gate == "off") else "info",
             type="moderation_checks",
             data={"blocked": False, "suppressed": by.total(), "suppressed_by": dict(by), "audit_file": files[1]},
         )
