@@ -84,10 +84,11 @@ def test_a_stock_script_works_after_changing_two_names(tiny_model_folder: Path, 
     assert any(bool(p.abs().sum() > 0) for p in learned)
 
 
-@pytest.mark.parametrize("form", ["messages", "chat completion", "plain strings"])
+@pytest.mark.parametrize("form", ["messages", "titled messages", "chat completion", "plain strings"])
 def test_every_form_of_data_that_trl_takes(form: str, tiny_model_folder: Path, tmp_path: Path) -> None:
     data = {
         "messages": CHATS,
+        "titled messages": CHATS.map(lambda _: {"prompt": "A title"}),
         "chat completion": CHATS.map(
             lambda row: {"prompt": row["messages"][:1], "completion": row["messages"][1:]}, remove_columns="messages"
         ),
