@@ -110,7 +110,10 @@ def kills_worker(name: str) -> Callable[[subprocess.Popen[str]], None]:
 
 def stopped(command: list[str], output: Path, stop: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
     """Runs a command, stops it after the third step, and returns its exit code and standard error."""
+    # Where the tests are a shell's background job interrupts are ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     metrics = output / "metrics.jsonl"
     while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < 3):
         time.sleep(0.01)
@@ -131,7 +134,6 @@ def test_a_cluster_survives_the_loss_of_a_worker(alone: dict[str, Path], upload:
 
 
 def test_an_interrupted_cluster_leaves_a_run_that_goes_on(alone: dict[str, Path], upload: Path, tmp_path: Path) -> None:
-    """Of many steps: an interrupt takes its time to reach a cluster, and thirty were once through by then."""
     output, whole = tmp_path / "run", tmp_path / "whole"
     command, unhurt = (
         [*ANTIBODY, *options("finetune", alone["align"], place, upload, steps=200)] for place in (output, whole)

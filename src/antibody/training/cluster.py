@@ -6,7 +6,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,6 @@ OBJECT_STORE_BYTES = 200_000_000
 RAY_CLIENT_PORT = 10001
 # Seconds in which a cluster must answer.
 PATIENCE = 10
-# Seconds after which an interrupt is heard at the latest.
-LISTENS = 0.2
 
 
 class _StopsAtOurs(UserCallback):  # type: ignore[misc]
@@ -103,9 +101,6 @@ def _fit(trainer: TorchTrainer) -> None:
             outcome.set_exception(error)
 
     threading.Thread(target=fit, daemon=True).start()
-    # A signal may reach another thread than this one, which learns of it when it next wakes.
-    while not wait([outcome], timeout=LISTENS).done:
-        pass
     outcome.result()
 
 
