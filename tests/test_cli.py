@@ -200,6 +200,14 @@ def test_the_whole_way_with_json(antibody: Any, aligned: Path, tmp_path: Path) -
         assert (output / "evaluation" / "harmful" / name).exists()
     assert "not been evaluated" not in (output / "README.md").read_text()
 
+    again = ["evaluate", "--model", output, "--limit", 2, "--max-new-tokens", 4, "--json"]
+    kept = (output / "evaluation" / "harmful" / "metrics.json").read_bytes()
+    refused = antibody(*again)
+    assert (refused.code, refused.content["error"]["code"]) == (2, "file_exists")
+    assert (output / "evaluation" / "harmful" / "metrics.json").read_bytes() == kept
+    assert antibody(*again, "--name", "two").content["two"]["rows"] == 2
+    assert antibody(*again, "--force").content["harmful"]["rows"] == 2
+
     assert antibody("report", output, "--json").code == 0
     assert (output / "report.html").exists()
     shown = antibody("report", output)
@@ -305,6 +313,7 @@ def test_calibrate_and_what_it_mends(antibody: Any, aligned: Path, tmp_path: Pat
     again = antibody(*arguments)
     assert again.code == 0
     assert "AUROC 1.000" in again.out
+    assert "calibrated anew on 18 harmful and 18 benign rows" in " ".join(again.err.split())
     assert (model / "screen.safetensors").read_bytes() == probe
     assert json.loads((model / "manifest.json").read_text())["calibration"]["harmful_rows"] == 12 + 6
 

@@ -158,6 +158,8 @@ def _measured(row: Row, output: Path, data: Data, size: Size, seed: int, begun: 
                 refusal_margin=False,
                 max_new_tokens=size.max_new_tokens,
                 batch_size=size.task_rows,
+                # Of a measurement that was interrupted half-way.
+                force=True,
             )
         )
     auroc = _auroc(row, folder, data, size)

@@ -16,10 +16,13 @@ from antibody.evaluation.screening import refusal_margin, screen
 from antibody.evaluation.settings import EvaluationSettings
 from antibody.evaluation.tasks import JudgedTask, Task, is_task, make_task
 from antibody.evaluation.tasks.labels import LabelsTask
+from antibody.files import refuse_existing
 from antibody.models.base import BaseModel
 from antibody.models.run import is_run, load_model, refusals_of
 from antibody.progress import counted
 from antibody.reports import write_card
+
+TASK_NAME = "task"
 
 
 def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | 
         The metrics of each evaluation by its name.
 
     Raises:
-        UsageError: The settings contradict each other.
+        UsageError: The settings contradict each other, or there are results already and they are not to be replaced.
         DataError: A file cannot be used.
         ModelError: The model cannot be loaded.
     """
@@ -47,6 +50,8 @@ def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | 
     # Before the model, so that a judge that cannot be used is known at once.
     judge = make_judge(settings.judge)
     folder = (settings.output or Path(settings.model)) / "evaluation"
+    for name in _names(settings):
+        refuse_existing(folder / name / "metrics.json", force=settings.force)
     prompts = _prompts(settings)
     task = _task(settings)
     model = load_model(
@@ -56,7 +61,7 @@ def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | 
     if prompts:
         results[settings.name] = _answer_prompts(settings, model, judge, prompts, folder, progress)
     if task is not None:
-        results["task"] = _answer_task(settings, model, *task, folder, progress)
+        results[TASK_NAME] = _answer_task(settings, model, *task, folder, progress)
     if (folder.parent / "manifest.json").exists():
         write_card(folder.parent)
     return results
@@ -120,8 +125,8 @@ def _answer_task(
             batch_size=settings.batch_size,
             progress=_both(advance, progress),
         )
-    metrics = result.metrics | {"name": "task", "model": settings.model, "source": source}
-    write_result(folder / "task", metrics, result.generations, result.verdicts)
+    metrics = result.metrics | {"name": TASK_NAME, "model": settings.model, "source": source}
+    write_result(folder / TASK_NAME, metrics, result.generations, result.verdicts)
     return metrics
 
 
@@ -132,6 +137,14 @@ def _both(shown: Callable[[int], None], told: Callable[[int], None] | None) -> C
             told(done)
 
     return progress
+
+
+def _names(settings: EvaluationSettings) -> list[str]:
+    """Of the results, which are folders of ``evaluation/``."""
+    return [
+        *([] if settings.prompts == "none" else [settings.name]),
+        *([] if settings.task is None else [TASK_NAME]),
+    ]
 
 
 def _prompts(settings: EvaluationSettings) -> list[Record]:

@@ -30,6 +30,7 @@ class EvaluationSettings:
         dtype: auto (bfloat16 where the hardware has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda ...
         trust_remote_code: Run Python code that the model ships.
+        force: Replace earlier results of that name.
     """
 
     model: str
@@ -48,6 +49,7 @@ class EvaluationSettings:
     dtype: Dtype = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
+    force: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "max_length", "batch_size", "limit", "task_limit"):

@@ -174,6 +174,8 @@ def _evaluate(store: Store, order: Order, job: Job, run: Path) -> JobError | Non
             refusal_margin=False,
             dtype=training.dtype,
             device=training.device,
+            # Another worker may have got as far as this.
+            force=True,
         ),
         progress=lambda _: listener.raise_if_stopped(),
     )
