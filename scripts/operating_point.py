@@ -2,10 +2,11 @@
 
     python scripts/operating_point.py DATA RUN [RUN ...] [--half test]
 
-A prompt's score is the probability of the first token of any refusal the run was aligned on. The table has its AUROC for
-harmful prompts (BeaverTails-Evaluation) against safe ones that look unsafe (XSTest), how many harmful prompts score above
-5, 10 and 20% of the safe ones, and of which prompts the likeliest first token is a refusal's. Half a minute a run on one
-core. Figures of docs/robustness.md, "Over-refusal".
+A prompt's score is the probability that its answer begins as a refusal does: with the first token of one that the run
+was aligned on. The table has the score's AUROC for harmful prompts (BeaverTails-Evaluation) against safe ones that
+look unsafe (XSTest); the share of harmful prompts that score above all but 5, 10 and 20% of the safe ones; and the
+share of prompts whose likeliest first token is a refusal's, which is how greedy decoding judges them. Ordinary
+prompts are Alpaca's. Half a minute a run on one core.
 """
 
 import json
