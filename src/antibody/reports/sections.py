@@ -173,13 +173,12 @@ def _gate(run: Run, what: str) -> str:
         body += markup.figure(drawing, "gate", description)
     if (drawing := figures.gate_figure(run.metrics)) is not None:
         rows, share, scale = (_mean(run.metrics, name) for name in ("rows_withheld", "anchor_share", "step_scale"))
-        anchors = "" if share is None else f"anchors' share of the step, {wording.share(share)} on average"
-        description = f"Rows that the gate withheld of each batch in {what} ({run.name})" if rows else ""
-        if anchors:
-            description = f"{description}, and the {anchors}" if rows else f"The {anchors}, in {what} ({run.name})"
+        parts = ["rows that the gate withheld of each batch"] if rows else []
+        if share is not None:
+            parts.append(f"the anchors' share of the step, {wording.share(share)} on average")
         if scale is not None and scale < 1:
-            description += f"; steps were shortened to {wording.share(scale)} on average, against drift"
-        body += markup.figure(drawing, "withheld", description + ".")
+            parts.append(f"steps were shortened to {wording.share(scale)} on average, against drift")
+        body += markup.figure(drawing, "withheld", f"In {what} ({run.name}): {'; '.join(parts)}.")
     withheld = [row for row in run.audit if row.get("withheld") is True]
     withheld.sort(key=lambda row: number(row, "benign_probability") or 0.0, reverse=True)
     if withheld:
