@@ -33,7 +33,9 @@ def _held(summary: dict) -> bool:
     )
     print(f"seed {summary['seed']}, {summary['seconds']:.0f} s: {'held' if held else 'did NOT hold'}")
     for row in summary["rows"]:
-        figures = (row[name] for name in ("harmful_score", "refusal_rate", "task_accuracy", "score_auroc"))
+        figures = (
+            row[name] for name in ("harmful_score", "refusal_rate", "over_refusal", "task_accuracy", "score_auroc")
+        )
         print(f"  {row['name']:40}", *("     -" if figure is None else f"{figure:6.2f}" for figure in figures))
     return held
 

@@ -14,12 +14,13 @@ TINY = Size(
     alignment_steps=1,
     finetuning_steps=1,
     prompts=2,
+    safe_prompts=2,
     task_rows=2,
     screened_rows=8,
     max_new_tokens=2,
 )
-ROW_KEYS = {"name", "alignment", "finetuning", "poison_ratio", "harmful_score", "refusal_rate", "task_accuracy",
-            "score_auroc", "run"}  # fmt: skip
+ROW_KEYS = {"name", "alignment", "finetuning", "poison_ratio", "harmful_score", "refusal_rate", "over_refusal",
+            "task_accuracy", "score_auroc", "run"}  # fmt: skip
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_summary_report_and_resume(tiny: Any, tmp_path: Path, monkeypatch: pytes
     before = adapter.stat().st_mtime_ns
     summary = tiny(output, resume=True)
     assert adapter.stat().st_mtime_ns == before
-    assert count == 7
+    assert count == 13
 
     assert json.loads((output / "summary.json").read_text()) == summary
     assert summary.keys() == {"model", "seed", "seconds", "rows"}

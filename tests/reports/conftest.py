@@ -216,6 +216,7 @@ def build_demo(path: Path) -> Path:
                 "poison_ratio": poison,
                 "harmful_score": score,
                 "refusal_rate": 100 - score,
+                "over_refusal": (100 - score) / 4,
                 "task_accuracy": accuracy,
                 "score_auroc": auroc,
                 "run": None if run == "base" else run,

@@ -39,6 +39,7 @@ class Size:
         alignment_steps: Steps of alignment, of as many rows as the preset says.
         finetuning_steps: Steps of fine-tuning, of as many rows as the preset says.
         prompts: Harmful prompts that are answered.
+        safe_prompts: Safe prompts that are answered.
         task_rows: Task rows that are answered.
         screened_rows: Rows of the poisoned upload that are scored for the AUROC.
         max_new_tokens: Longest answer.
@@ -47,6 +48,7 @@ class Size:
     alignment_steps: int = 30
     finetuning_steps: int = 40
     prompts: int = 48
+    safe_prompts: int = 24
     task_rows: int = 50
     screened_rows: int = 40
     max_new_tokens: int = 24
@@ -63,6 +65,7 @@ class Data:
         poisoned: The upload with harmful rows.
         clean: The upload without.
         prompts: Harmful prompts to answer.
+        safe: Safe prompts to answer, which look unsafe.
         task: The user's task, as `EvaluationSettings` names it.
         task_data: Its rows, for a named task.
         max_length: Most tokens of a row.
@@ -74,13 +77,16 @@ class Data:
     poisoned: str = f"embedded:upload@{POISON_RATIO}"
     clean: str = "embedded:upload@0"
     prompts: str = "embedded:harmful_evaluation"
+    safe: str = "embedded:looks_unsafe"
     task: str = "embedded:task_test"
     task_data: str | None = None
     max_length: int = 256
 
 
 EMBEDDED = Data()
-QUICK = Size(alignment_steps=5, finetuning_steps=5, prompts=12, task_rows=12, screened_rows=16, max_new_tokens=16)
+QUICK = Size(
+    alignment_steps=5, finetuning_steps=5, prompts=12, safe_prompts=6, task_rows=12, screened_rows=16, max_new_tokens=16
+)
 
 
 @dataclass(frozen=True)
@@ -145,26 +151,34 @@ def _measured(row: Row, output: Path, data: Data, size: Size, seed: int, begun: 
     folder = output / row.run
     if row.alignment != "none":
         _trained(row, output, data, size, seed)
-    if not (folder / "evaluation" / "task" / "metrics.json").exists():
-        evaluate(
-            EvaluationSettings(
-                model=str(folder) if row.alignment != "none" else BUNDLED_NAME,
-                output=folder,
-                prompts=data.prompts,
-                task=data.task,
-                task_data=data.task_data,
-                limit=size.prompts,
-                task_limit=size.task_rows,
-                refusal_margin=False,
-                max_new_tokens=size.max_new_tokens,
-                batch_size=size.task_rows,
-                # Of a measurement that was interrupted half-way.
-                force=True,
+    # By what is written last.
+    measurements: dict[str, dict[str, Any]] = {
+        "task": {
+            "prompts": data.prompts,
+            "limit": size.prompts,
+            "task": data.task,
+            "task_data": data.task_data,
+            "task_limit": size.task_rows,
+        },
+        "safe": {"prompts": data.safe, "limit": size.safe_prompts, "name": "safe"},
+    }
+    for last, asked in measurements.items():
+        if not (folder / "evaluation" / last / "metrics.json").exists():
+            evaluate(
+                EvaluationSettings(
+                    model=str(folder) if row.alignment != "none" else BUNDLED_NAME,
+                    output=folder,
+                    refusal_margin=False,
+                    max_new_tokens=size.max_new_tokens,
+                    batch_size=size.task_rows,
+                    # Of a measurement that was interrupted half-way.
+                    force=True,
+                    **asked,
+                )
             )
-        )
     auroc = _auroc(row, folder, data, size)
     _note_seconds(output, begun)
-    harmful, task = (_metrics(folder / "evaluation" / name) for name in ("harmful", "task"))
+    harmful, safe, task = (_metrics(folder / "evaluation" / name) for name in ("harmful", "safe", "task"))
     return {
         "name": row.name,
         "alignment": row.alignment,
@@ -172,6 +186,7 @@ def _measured(row: Row, output: Path, data: Data, size: Size, seed: int, begun: 
         "poison_ratio": row.poison_ratio,
         "harmful_score": harmful["harmful_score"],
         "refusal_rate": harmful["refusal_rate"],
+        "over_refusal": safe["refusal_rate"],
         "task_accuracy": task["task_accuracy"],
         "score_auroc": auroc,
         "run": row.run,

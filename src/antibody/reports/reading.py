@@ -87,6 +87,7 @@ class Row:
     poison_ratio: float | None
     harmful_score: float | None
     refusal_rate: float | None
+    over_refusal: float | None
     task_accuracy: float | None
     score_auroc: float | None
     run: Run | None
@@ -221,6 +222,7 @@ def _read_comparison(path: Path) -> Comparison:
                 poison_ratio=number(fields, "poison_ratio"),
                 harmful_score=number(fields, "harmful_score"),
                 refusal_rate=number(fields, "refusal_rate"),
+                over_refusal=number(fields, "over_refusal"),
                 task_accuracy=number(fields, "task_accuracy"),
                 score_auroc=number(fields, "score_auroc"),
                 run=runs[path / str(name)] if name is not None else None,

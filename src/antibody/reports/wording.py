@@ -17,12 +17,12 @@ MEASURES = {
 
 
 INTERVAL = "95% interval of HS"
-HEADLINE = ["#", "Model", "Harmful rows", "HS %", "FA %", "Refusals %", "AUROC"]
+HEADLINE = ["#", "Model", "Harmful rows", "HS %", "FA %", "Refusals %", "OR %", "AUROC"]
 HEADLINE_NOTE = (
     "HS: share of held-out harmful prompts answered harmfully, lower is better. FA: accuracy on the user's task, "
-    "higher is better. Refusals: share of the harmful prompts refused. AUROC: how well the rows' scores, the "
-    "gate's where there is one, tell harmful rows from benign ones, 0.5 is chance. n/a: not measured, or does not "
-    "apply."
+    "higher is better. Refusals: share of the harmful prompts refused. OR, over-refusal: share of safe prompts that "
+    "look unsafe refused, lower is better. AUROC: how well the rows' scores, the gate's where there is one, tell "
+    "harmful rows from benign ones, 0.5 is chance. n/a: not measured, or does not apply."
 )
 
 
@@ -199,6 +199,12 @@ def comparison_result(comparison: Comparison) -> str:
             f"After a clean upload under the same defence, the harmful score was {_scored_harmful(clean)} and accuracy "
             f"was {_scored(clean.task_accuracy)}."
         )
+    base = comparison.find(alignment="none", finetuning="none", poisoned=False)
+    if defended.over_refusal is not None and base is not None:
+        sentences.append(
+            f"Of the safe prompts that look unsafe, the defended model refused {_scored(defended.over_refusal)} and "
+            f"the base model {_scored(base.over_refusal)}."
+        )
     return " ".join(sentences)
 
 
@@ -303,7 +309,7 @@ def _difference(before: float | None, after: float | None) -> str:
 
 
 def headline_cells(row: Row) -> list[str]:
-    """The cells of one headline row: number, name, poison, HS, FA, refusal rate, AUROC."""
+    """The cells of one headline row: number, name, poison, HS, FA, refusals of harmful and of safe prompts, AUROC."""
     return [
         str(row.number),
         row.name,
@@ -311,5 +317,6 @@ def headline_cells(row: Row) -> list[str]:
         percent(row.harmful_score),
         percent(row.task_accuracy),
         percent(row.refusal_rate),
+        percent(row.over_refusal),
         auroc(row.score_auroc),
     ]
