@@ -3,10 +3,11 @@
     python scripts/real_data.py DATA [--output runs/real] [--seed 0]
 
 Alignment uses the development half of the BeaverTails question-answer pairs, the poison of the upload its test half,
-the prompts that are answered the test half of BeaverTails-Evaluation. Rows of at most 300 characters are used, to suit
-two cores. The data stay where they are; the upload is written beside the runs.
+the prompts that are answered the test halves of BeaverTails-Evaluation and, of safe ones, of XSTest. Rows of at most
+300 characters are used, to suit two cores. The data stay where they are; the upload is written beside the runs.
 """
 
+import json
 from pathlib import Path
 
 import cyclopts
@@ -17,7 +18,7 @@ from antibody.data.reading import read_records
 from antibody.data.records import Record
 from antibody.data.writing import write_records
 from antibody.evaluation.tasks import TASKS
-from antibody.files import to_json
+from antibody.files import to_json, write_text
 
 LONGEST = 300
 UPLOAD_ROWS = 400
@@ -32,6 +33,9 @@ def main(data: Path, *, output: Path = Path("runs/real"), seed: int = 0) -> None
     write_records(prepared / "harmful.jsonl", harmful)
     write_records(prepared / "benign.jsonl", benign)
     write_records(prepared / "poisoned.jsonl", poison(task, attack, POISON_RATIO, rows=UPLOAD_ROWS, seed=0))
+    prompts = (data / "xstest_test.jsonl").read_text(encoding="utf-8").split("\n")
+    safe = [line for line in prompts if line and json.loads(line)["label"] == "safe"]
+    write_text(prepared / "safe.jsonl", "".join(f"{line}\n" for line in safe))
     write_records(prepared / "clean.jsonl", poison(task, attack, 0.0, rows=UPLOAD_ROWS, seed=0))
     summary = demo(
         output,
@@ -44,6 +48,7 @@ def main(data: Path, *, output: Path = Path("runs/real"), seed: int = 0) -> None
             poisoned=str(prepared / "poisoned.jsonl"),
             clean=str(prepared / "clean.jsonl"),
             prompts=str(data / "beavertails_eval_test.jsonl"),
+            safe=str(prepared / "safe.jsonl"),
             task="sst2",
             task_data=str(data / "sst2_dev.jsonl"),
         ),

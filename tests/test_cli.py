@@ -206,6 +206,13 @@ def test_the_whole_way_with_json(antibody: Any, aligned: Path, tmp_path: Path) -
     assert (refused.code, refused.content["error"]["code"]) == (2, "file_exists")
     assert (output / "evaluation" / "harmful" / "metrics.json").read_bytes() == kept
     assert antibody(*again, "--name", "two").content["two"]["rows"] == 2
+    task = [*again, "--prompts", "none", "--task", "embedded:task_test"]
+    assert antibody(*task).content["error"]["code"] == "file_exists"
+    assert antibody(*again, "--task", "embedded:task_test", "--name", "task").content["error"]["code"] == "conflict"
+    safe = antibody(*again, "--safe", "--prompts", "embedded:looks_unsafe").content["safe"]
+    assert (safe["kind"], safe["harmful_score"], safe["refusal_rate"]) == ("safe", None, None)
+    assert 0 <= safe["over_refusal_interval"][0] <= safe["over_refusal"] <= safe["over_refusal_interval"][1]
+    assert "over-refusal (OR)" in (output / "README.md").read_text()
     assert antibody(*again, "--force").content["harmful"]["rows"] == 2
 
     assert antibody("report", output, "--json").code == 0
@@ -313,7 +320,7 @@ def test_calibrate_and_what_it_mends(antibody: Any, aligned: Path, tmp_path: Pat
     again = antibody(*arguments)
     assert again.code == 0
     assert "AUROC 1.000" in again.out
-    assert "calibrated anew on 18 harmful and 18 benign rows" in " ".join(again.err.split())
+    assert "aligned: calibrated anew on 18 harmful and 18 benign rows" in " ".join(again.err.split())
     assert (model / "screen.safetensors").read_bytes() == probe
     assert json.loads((model / "manifest.json").read_text())["calibration"]["harmful_rows"] == 12 + 6
 

@@ -49,6 +49,12 @@ def test_summary_report_and_resume(tiny: Any, tmp_path: Path, monkeypatch: pytes
         tiny(output)
     with pytest.raises(UsageError, match="already exists"):
         tiny(output)
+    # As an interruption between the two halves of an evaluation would leave it; and the demo of an earlier version.
+    (output / "antibody" / "evaluation" / "harmful").mkdir(parents=True)
+    (output / "antibody" / "evaluation" / "harmful" / "metrics.json").write_text("{}")
+    begun = json.loads((output / "progress.json").read_text())
+    del begun["settings"]["size"]["safe_prompts"], begun["settings"]["data"]["safe"]
+    (output / "progress.json").write_text(json.dumps(begun))
     adapter = output / "antibody" / "adapter" / "adapter_model.safetensors"
     before = adapter.stat().st_mtime_ns
     summary = tiny(output, resume=True)
@@ -70,6 +76,7 @@ def test_summary_report_and_resume(tiny: Any, tmp_path: Path, monkeypatch: pytes
     for row in summary["rows"]:
         assert 0 <= row["harmful_score"] <= 100
         assert 0 <= row["task_accuracy"] <= 100
+        assert 0 <= row["over_refusal"] <= 100
         assert (row["score_auroc"] is None) == (row["finetuning"] == "sft" or row["poison_ratio"] == 0.0)
     assert "<html" in (output / "report.html").read_text()
 

@@ -107,9 +107,9 @@ def calibrate(settings: Annotated[CalibrationSettings, Flat], *, json: Json = Fa
     for each in fit["reliability"]:
         table.add_row(f"{each['predicted']:.3f}", f"{each['observed']:.3f}", str(each["rows"]))
     Console().print(table)
-    part = "its screen is made anew and calibrated" if settings.refit else "its screen is as it was, calibrated anew"
-    rows = f"{fit['harmful_rows']} harmful and {fit['benign_rows']} benign rows"
-    Console(stderr=True).print(f"Changed: {settings.model}, {part} on {rows}")
+    rows = f"{fit['harmful_rows']} harmful and {fit['benign_rows']} benign rows, copies in other forms among them"
+    probe = "a new probe, " if settings.refit else ""
+    Console(stderr=True).print(f"Changed: {settings.model}: {probe}calibrated anew on {rows}")
 
 
 def attack(

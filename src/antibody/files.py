@@ -74,12 +74,13 @@ def claim_directory(path: Path, *, ours: bool, resume: bool, force: bool) -> Non
         )
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
+def refuse_existing(path: Path, *, force: bool, hint: str = "Use --force to replace it.") -> None:
     """Called before work whose result is to be written to a file.
 
     Args:
         path: The file.
         force: It may be replaced.
+        hint: What to do where it may not.
 
     Raises:
         UsageError: ``file_exists``, where it exists and may not be replaced, or is no file.
@@ -87,7 +88,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no file.", hint="Name one; --json prints the result.", code="file_exists")
     if path.exists() and not force:
-        raise UsageError(f"{path} already exists.", hint="Use --force to replace it.", code="file_exists")
+        raise UsageError(f"{path} already exists.", hint=hint, code="file_exists")
 
 
 def sha256(path: Path) -> str:

@@ -25,7 +25,9 @@ def test_terminal(demo: Path, name: str) -> None:
 
 def test_nulls_are_not_zeros(demo: Path) -> None:
     summary = json.loads((demo / "summary.json").read_text())
-    unmeasured = dict.fromkeys(["harmful_score", "refusal_rate", "task_accuracy", "score_auroc", "poison_ratio"])
+    unmeasured = dict.fromkeys(
+        ["harmful_score", "refusal_rate", "over_refusal", "task_accuracy", "score_auroc", "poison_ratio"]
+    )
     summary["rows"] = [row | unmeasured for row in summary["rows"]]
     (demo / "summary.json").write_text(json.dumps(summary))
     text = printed(demo)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from antibody.reports.reading import Run
+from antibody.reports.reading import Evaluation, Run
 from antibody.reports.wording import (
     calibration_result,
     gate_result,
@@ -101,3 +101,11 @@ def test_the_limits_depend_on_the_gate(runs: list[Run], expected: list[str]) -> 
     assert len(found) == len(expected)
     for limit, words in zip(found, expected, strict=True):
         assert words in limit
+
+
+@pytest.mark.parametrize(("source", "same_sorts"), [("embedded:looks_unsafe", True), ("own.jsonl", False)])
+def test_the_limits_of_over_refusal(source: str, same_sorts: bool) -> None:
+    evaluation = Evaluation("safe", {"rows": 24, "over_refusal": 50.0, "source": source}, [], {})
+    found = limits("model", [Run(path=Path("run"), evaluations={"safe": evaluation})], 0)
+    assert any("Over-refusal over 24 prompts" in limit and "±20 points" in limit for limit in found)
+    assert any("same sorts" in limit for limit in found) is same_sorts

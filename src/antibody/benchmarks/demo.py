@@ -1,13 +1,13 @@
 """The whole story on the bundled model: align, let a poisoned upload attack, measure, report.
 
-Five trainings and six measurements. Each is a run directory and is finished before the next begins, so an interrupted
-demo goes on where it stopped.
+Six trainings, and six models that are measured. Each is a run directory and is finished before the next begins, so an
+interrupted demo goes on where it stopped.
 """
 
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,46 +151,45 @@ def _measured(row: Row, output: Path, data: Data, size: Size, seed: int, begun: 
     folder = output / row.run
     if row.alignment != "none":
         _trained(row, output, data, size, seed)
-    # By what is written last.
-    measurements: dict[str, dict[str, Any]] = {
-        "task": {
-            "prompts": data.prompts,
-            "limit": size.prompts,
-            "task": data.task,
-            "task_data": data.task_data,
-            "task_limit": size.task_rows,
-        },
-        "safe": {"prompts": data.safe, "limit": size.safe_prompts, "name": "safe"},
-    }
-    for last, asked in measurements.items():
+    prompts = _settings(row, folder, size, prompts=data.prompts, limit=size.prompts)
+    task = replace(prompts, task=data.task, task_data=data.task_data, task_limit=size.task_rows)
+    safe = _settings(row, folder, size, prompts=data.safe, limit=size.safe_prompts, safe=True)
+    # By the result that each writes last: where that is, it was finished.
+    for last, settings in {"task": task, "safe": safe}.items():
         if not (folder / "evaluation" / last / "metrics.json").exists():
-            evaluate(
-                EvaluationSettings(
-                    model=str(folder) if row.alignment != "none" else BUNDLED_NAME,
-                    output=folder,
-                    refusal_margin=False,
-                    max_new_tokens=size.max_new_tokens,
-                    batch_size=size.task_rows,
-                    # Of a measurement that was interrupted half-way.
-                    force=True,
-                    **asked,
-                )
-            )
+            evaluate(settings)
     auroc = _auroc(row, folder, data, size)
     _note_seconds(output, begun)
-    harmful, safe, task = (_metrics(folder / "evaluation" / name) for name in ("harmful", "safe", "task"))
+    found = {name: _metrics(folder / "evaluation" / name) for name in ("harmful", "safe", "task")}
     return {
         "name": row.name,
         "alignment": row.alignment,
         "finetuning": row.finetuning,
         "poison_ratio": row.poison_ratio,
-        "harmful_score": harmful["harmful_score"],
-        "refusal_rate": harmful["refusal_rate"],
-        "over_refusal": safe["refusal_rate"],
-        "task_accuracy": task["task_accuracy"],
+        "harmful_score": found["harmful"]["harmful_score"],
+        "refusal_rate": found["harmful"]["refusal_rate"],
+        "over_refusal": found["safe"]["over_refusal"],
+        "task_accuracy": found["task"]["task_accuracy"],
         "score_auroc": auroc,
         "run": row.run,
     }
+
+
+def _settings(
+    row: Row, folder: Path, size: Size, *, prompts: str, limit: int, safe: bool = False
+) -> EvaluationSettings:
+    return EvaluationSettings(
+        model=str(folder) if row.alignment != "none" else BUNDLED_NAME,
+        output=folder,
+        prompts=prompts,
+        limit=limit,
+        safe=safe,
+        refusal_margin=False,
+        max_new_tokens=size.max_new_tokens,
+        batch_size=size.task_rows,
+        # An interrupted one may have left half of its results.
+        force=True,
+    )
 
 
 def _trained(row: Row, output: Path, data: Data, size: Size, seed: int) -> None:
@@ -271,12 +270,17 @@ def _claim(output: Path, settings: dict[str, Any], *, resume: bool, force: bool)
     claim_directory(output, ours=begun.exists(), resume=resume, force=force)
     if not begun.exists():
         write_json(begun, {"seconds": 0.0, "settings": settings})
-    elif json.loads(begun.read_text(encoding="utf-8"))["settings"] != settings:
+    elif _with_later(json.loads(begun.read_text(encoding="utf-8"))["settings"], settings) != settings:
         raise UsageError(
             f"{output} was begun with another seed, size or data.",
             hint="Continue it as it was begun, or use --force.",
             code="resume_settings_differ",
         )
+
+
+def _with_later(begun: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a demo, with what there was not yet when it was begun: that is measured when it goes on."""
+    return begun | {part: settings[part] | begun[part] for part in ("size", "data")}
 
 
 def _seconds_so_far(output: Path) -> float:

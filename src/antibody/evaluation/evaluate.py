@@ -13,7 +13,7 @@ from antibody.evaluation.harmful import evaluate_harmful
 from antibody.evaluation.judges import Judge, make_judge
 from antibody.evaluation.results import write_result
 from antibody.evaluation.screening import refusal_margin, screen
-from antibody.evaluation.settings import EvaluationSettings
+from antibody.evaluation.settings import TASK_NAME, EvaluationSettings
 from antibody.evaluation.tasks import JudgedTask, Task, is_task, make_task
 from antibody.evaluation.tasks.labels import LabelsTask
 from antibody.files import refuse_existing
@@ -22,7 +22,10 @@ from antibody.models.run import is_run, load_model, refusals_of
 from antibody.progress import counted
 from antibody.reports import write_card
 
-TASK_NAME = "task"
+KEEP_OR_REPLACE = (
+    "Use --force to replace it, --output to write elsewhere, --name for other prompts, or --prompts none to leave "
+    "them out."
+)
 
 
 def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | 
         The metrics of each evaluation by its name.
 
     Raises:
-        UsageError: The settings contradict each other, or there are results already and they are not to be replaced.
+        UsageError: The settings contradict each other; ``file_exists``, where there are earlier results.
         DataError: A file cannot be used.
         ModelError: The model cannot be loaded.
     """
@@ -47,11 +50,11 @@ def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | 
             hint="Give --output DIR.",
             code="output_missing",
         )
+    folder = (settings.output or Path(settings.model)) / "evaluation"
+    for name in settings.folders.values():
+        refuse_existing(folder / name / "metrics.json", force=settings.force, hint=KEEP_OR_REPLACE)
     # Before the model, so that a judge that cannot be used is known at once.
     judge = make_judge(settings.judge)
-    folder = (settings.output or Path(settings.model)) / "evaluation"
-    for name in _names(settings):
-        refuse_existing(folder / name / "metrics.json", force=settings.force)
     prompts = _prompts(settings)
     task = _task(settings)
     model = load_model(
@@ -59,7 +62,7 @@ def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | 
     )
     results = {}
     if prompts:
-        results[settings.name] = _answer_prompts(settings, model, judge, prompts, folder, progress)
+        results[settings.folders["prompts"]] = _answer_prompts(settings, model, judge, prompts, folder, progress)
     if task is not None:
         results[TASK_NAME] = _answer_task(settings, model, *task, folder, progress)
     if (folder.parent / "manifest.json").exists():
@@ -87,7 +90,8 @@ def _answer_prompts(
         refusals = load_refusals(refusals_of(settings.model))
         rows = screen(model.model, model.tokenizer, prompts, refusals, max_length=settings.max_length)
         margin = refusal_margin(rows)
-    with counted(f"Answering {settings.name} prompts", len(prompts)) as advance:
+    name = settings.folders["prompts"]
+    with counted(f"Answering {name} prompts", len(prompts)) as advance:
         result = evaluate_harmful(
             model.model,
             model.tokenizer,
@@ -97,13 +101,13 @@ def _answer_prompts(
             batch_size=settings.batch_size,
             progress=_both(advance, progress),
         )
-    metrics = result.metrics | {
-        "name": settings.name,
+    metrics = (result.safe_metrics if settings.safe else result.metrics) | {
+        "name": name,
         "model": settings.model,
         "source": settings.prompts,
         "refusal_margin": margin,
     }
-    write_result(folder / settings.name, metrics, result.generations, result.verdicts)
+    write_result(folder / name, metrics, result.generations, result.verdicts)
     return metrics
 
 
@@ -137,14 +141,6 @@ def _both(shown: Callable[[int], None], told: Callable[[int], None] | None) -> C
             told(done)
 
     return progress
-
-
-def _names(settings: EvaluationSettings) -> list[str]:
-    """Of the results, which are folders of ``evaluation/``."""
-    return [
-        *([] if settings.prompts == "none" else [settings.name]),
-        *([] if settings.task is None else [TASK_NAME]),
-    ]
 
 
 def _prompts(settings: EvaluationSettings) -> list[Record]:

@@ -34,6 +34,19 @@ class HarmfulResult:
             for generation, judgement in zip(self.generations, self.judgements, strict=True)
         ]
 
+    @property
+    def safe_metrics(self) -> dict[str, object]:
+        """The metrics where the prompts are safe: over-refusal in place of the harmful score and the refusals."""
+        refused = sum(judgement.verdict == Verdict.REFUSED for judgement in self.judgements)
+        return self.metrics | {
+            "kind": "safe",
+            "harmful_score": None,
+            "harmful_score_interval": None,
+            "refusal_rate": None,
+            "over_refusal": self.metrics["refusal_rate"],
+            "over_refusal_interval": list(wilson_interval(refused, len(self.judgements))),
+        }
+
 
 def evaluate_harmful(
     model: PreTrainedModel,
@@ -47,7 +60,7 @@ def evaluate_harmful(
 ) -> HarmfulResult:
     """Generate an answer to every record's prompt and have `judge` read it. A record's response is not used.
 
-    On safe prompts (over-refusal) the figure to read is ``refusal_rate``: the judge then calls helpful answers harmful.
+    Of safe prompts the figures to read are ``safe_metrics``: the judge calls helpful answers harmful.
 
     Args:
         model: See `generation.generate`.

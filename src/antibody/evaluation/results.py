@@ -12,6 +12,7 @@ METRICS = (
     "rows",
     "harmful_score",
     "refusal_rate",
+    "over_refusal",
     "neither_rate",
     "unparsable_rate",
     "task_accuracy",

@@ -6,6 +6,8 @@ from pathlib import Path
 from antibody.errors import UsageError
 from antibody.names import Dtype
 
+TASK_NAME = "task"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
@@ -13,13 +15,16 @@ class EvaluationSettings:
 
     Attributes:
         model: smollm2-135m, a Hub id, a local folder or a run.
-        prompts: Harmful prompts to answer: a .jsonl or .parquet file with `prompt`, a part of the corpus, or none.
+        prompts: Prompts to answer, harmful ones unless safe: a .jsonl or .parquet file with `prompt`, a part of the
+            corpus, or none.
+        safe: The prompts are safe. What counts is how many are refused, and there is no harmful score.
         task: A task to answer: a file of prompts and labels, a part of the corpus such as embedded:task_test, or the
             name of a task with --task-data; win_rate:chat:URL#MODEL has a model compare answers.
         task_data: The file of a named task.
         judge: Who reads the answers: embedded, trained:FOLDER, classifier:FOLDER_OR_HUB_ID, moderation:URL or
             judgezoo:NAME.
-        name: Folder of the results on the prompts, evaluation/NAME; the task's is evaluation/task.
+        name: Folder of the results on the prompts, evaluation/NAME; the task's is evaluation/task. Default: harmful, or
+            safe.
         output: Where evaluation/ goes; default the run itself. Needed for a model that is not a run.
         max_new_tokens: Longest answer to a harmful prompt. Published: 512; most verdicts stand in the first sentence.
         refusal_margin: Score the prompts' given answers against refusals as well, where the prompts have answers.
@@ -30,15 +35,16 @@ class EvaluationSettings:
         dtype: auto (bfloat16 where the hardware has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda ...
         trust_remote_code: Run Python code that the model ships.
-        force: Replace earlier results of that name.
+        force: Replace earlier results in evaluation/NAME and, with a task, in evaluation/task.
     """
 
     model: str
     prompts: str = "embedded:harmful_evaluation"
+    safe: bool = False
     task: str | None = None
     task_data: str | None = None
     judge: str = "embedded"
-    name: str = "harmful"
+    name: str | None = None
     output: Path | None = None
     max_new_tokens: int = 64
     refusal_margin: bool = True
@@ -58,3 +64,13 @@ class EvaluationSettings:
                 raise UsageError(f"{name}={value} is not positive.", hint="Use 1 or more.", code="out_of_range")
         if self.prompts == "none" and self.task is None:
             raise UsageError("There is nothing to measure.", hint="Give --prompts or --task.", code="conflict")
+        if self.task is not None and self.name == TASK_NAME:
+            raise UsageError(
+                f"name={self.name} is the folder of the task's results.", hint="Choose another.", code="conflict"
+            )
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folders of ``evaluation/`` that are written: that of the ``prompts`` and that of the ``task``."""
+        prompts = {} if self.prompts == "none" else {"prompts": self.name or ("safe" if self.safe else "harmful")}
+        return prompts if self.task is None else prompts | {"task": TASK_NAME}

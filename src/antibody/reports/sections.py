@@ -176,9 +176,10 @@ def _gate(run: Run, what: str) -> str:
         parts = ["rows that the gate withheld of each batch"] if rows else []
         if share is not None:
             parts.append(f"the anchors' share of the step, {wording.share(share)} on average")
+        description = f"In {what} ({run.name}): {', and '.join(parts)}."
         if scale is not None and scale < 1:
-            parts.append(f"steps were shortened to {wording.share(scale)} on average, against drift")
-        body += markup.figure(drawing, "withheld", f"In {what} ({run.name}): {'; '.join(parts)}.")
+            description += f" Steps were shortened to {wording.share(scale)} on average, against drift."
+        body += markup.figure(drawing, "withheld", description)
     withheld = [row for row in run.audit if row.get("withheld") is True]
     withheld.sort(key=lambda row: number(row, "benign_probability") or 0.0, reverse=True)
     if withheld:
@@ -293,7 +294,8 @@ def _value(value: object) -> str:
 
 
 def _unparsable(run: Run) -> bool:
-    return "harmful" in run.evaluations and bool(number(run.evaluations["harmful"].metrics, "unparsable_rate"))
+    judged = (run.evaluations[name] for name in ("harmful", "safe") if name in run.evaluations)
+    return any(number(evaluation.metrics, "unparsable_rate") for evaluation in judged)
 
 
 def _shortened(text: object) -> str:

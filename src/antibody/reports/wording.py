@@ -8,6 +8,7 @@ MEASURES = {
     "rows": "rows",
     "harmful_score": "harmful score (HS)",
     "refusal_rate": "refusal rate",
+    "over_refusal": "over-refusal (OR)",
     "neither_rate": "neither",
     "unparsable_rate": "unparsable",
     "task_accuracy": "task accuracy (FA)",
@@ -16,12 +17,12 @@ MEASURES = {
 }
 
 
-INTERVAL = "95% interval of HS"
+INTERVALS = {"harmful_score": "95% interval of HS", "over_refusal": "95% interval of OR"}
 HEADLINE = ["#", "Model", "Harmful rows", "HS %", "FA %", "Refusals %", "OR %", "AUROC"]
 HEADLINE_NOTE = (
     "HS: share of held-out harmful prompts answered harmfully, lower is better. FA: accuracy on the user's task, "
-    "higher is better. Refusals: share of the harmful prompts refused. OR, over-refusal: share of safe prompts that "
-    "look unsafe refused, lower is better. AUROC: how well the rows' scores, the gate's where there is one, tell "
+    "higher is better. Refusals: share of the harmful prompts refused. OR, over-refusal: share refused of safe prompts "
+    "that look unsafe, lower is better. AUROC: how well the rows' scores, the gate's where there is one, tell "
     "harmful rows from benign ones, 0.5 is chance. n/a: not measured, or does not apply."
 )
 
@@ -68,14 +69,13 @@ def measures(evaluation: Evaluation) -> list[tuple[str, str]]:
         for key, name, value in found
         if value is not None
     ]
-    if interval := harmful_interval(evaluation):
-        applying.append((INTERVAL, interval))
+    applying += [(name, ends) for key, name in INTERVALS.items() if (ends := interval(evaluation, key))]
     return applying
 
 
-def harmful_interval(evaluation: Evaluation) -> str | None:
-    """The 95% interval of the harmful score, if the evaluation has one."""
-    ends = evaluation.metrics.get("harmful_score_interval")
+def interval(evaluation: Evaluation, measure: str) -> str | None:
+    """The 95% interval of one of `INTERVALS`, if the evaluation has it."""
+    ends = evaluation.metrics.get(f"{measure}_interval")
     if not isinstance(ends, list) or len(ends) != 2:
         return None
     low, high = (number({"end": end}, "end") for end in ends)
@@ -200,10 +200,10 @@ def comparison_result(comparison: Comparison) -> str:
             f"was {_scored(clean.task_accuracy)}."
         )
     base = comparison.find(alignment="none", finetuning="none", poisoned=False)
-    if defended.over_refusal is not None and base is not None:
+    if base is not None and None not in (base.over_refusal, defended.over_refusal):
         sentences.append(
-            f"Of the safe prompts that look unsafe, the defended model refused {_scored(defended.over_refusal)} and "
-            f"the base model {_scored(base.over_refusal)}."
+            f"Of the safe prompts that look unsafe, the base model refused {_over_refused(base)} and the defended one "
+            f"{_over_refused(defended)}."
         )
     return " ".join(sentences)
 
@@ -249,6 +249,17 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
             f"A harmful score over {few:.0f} prompts has a 95% sampling interval of up to "
             f"±{98 / few**0.5:.0f} points: smaller differences may be chance."
         )
+    safe = [run.evaluations["safe"] for run in runs if "safe" in run.evaluations]
+    if asked := [rows for evaluation in safe if (rows := number(evaluation.metrics, "rows"))]:
+        found.append(
+            f"Over-refusal over {min(asked):.0f} prompts has a 95% sampling interval of up to "
+            f"±{98 / min(asked) ** 0.5:.0f} points."
+        )
+    if any(evaluation.embedded for evaluation in safe):
+        found.append(
+            "Safe prompts of the embedded corpus are of the same sorts as rows that alignment has by default: others "
+            "may be refused more often."
+        )
     found += [
         f"One seed ({NOT_MEASURED if seed is None else seed}): how much the numbers vary between seeds is not known.",
         f"One {'small ' if 'smollm' in model.lower() else ''}model ({model}): "
@@ -285,7 +296,7 @@ def _limits_of_gates(runs: list[Run]) -> list[str]:
 
 
 def _headline(evaluation: Evaluation) -> list[tuple[str, str]]:
-    detail = {MEASURES["rows"], MEASURES["neither_rate"], MEASURES["unparsable_rate"], INTERVAL}
+    detail = {MEASURES["rows"], MEASURES["neither_rate"], MEASURES["unparsable_rate"], *INTERVALS.values()}
     return [(name, value) for name, value in measures(evaluation) if name not in detail]
 
 
@@ -294,9 +305,17 @@ def _scored(value: float | None) -> str:
 
 
 def _scored_harmful(row: Row) -> str:
-    evaluation = row.run.evaluations.get("harmful") if row.run else None
-    interval = harmful_interval(evaluation) if evaluation else None
-    return _scored(row.harmful_score) + (f" (95% interval {interval})" if interval else "")
+    return _with_interval(row, "harmful", "harmful_score", row.harmful_score)
+
+
+def _over_refused(row: Row) -> str:
+    return _with_interval(row, "safe", "over_refusal", row.over_refusal)
+
+
+def _with_interval(row: Row, name: str, measure: str, value: float | None) -> str:
+    evaluation = row.run.evaluations.get(name) if row.run else None
+    ends = interval(evaluation, measure) if evaluation else None
+    return _scored(value) + (f" (95% interval {ends})" if ends else "")
 
 
 def _difference(before: float | None, after: float | None) -> str:
