@@ -206,9 +206,13 @@ def test_the_whole_way_with_json(antibody: Any, aligned: Path, tmp_path: Path) -
     assert (refused.code, refused.content["error"]["code"]) == (2, "file_exists")
     assert (output / "evaluation" / "harmful" / "metrics.json").read_bytes() == kept
     assert antibody(*again, "--name", "two").content["two"]["rows"] == 2
-    task = [*again, "--prompts", "none", "--task", "embedded:task_test"]
-    assert antibody(*task).content["error"]["code"] == "file_exists"
-    assert antibody(*again, "--task", "embedded:task_test", "--name", "task").content["error"]["code"] == "conflict"
+    task = ["evaluate", "--model", output, "--prompts", "none", "--task", "embedded:task_test", "--json"]
+    error = antibody(*task).content["error"]
+    assert (error["code"], "--name" in error["hint"]) == ("file_exists", False)
+    assert antibody(*task, "--limit", 2).content["error"]["code"] == "conflict"
+    assert antibody(*again, "--safe").content["error"]["code"] == "conflict"
+    for name in ("task", "../elsewhere", ""):
+        assert antibody(*again, "--name", name).content["error"]["code"] == "out_of_range"
     safe = antibody(*again, "--safe", "--prompts", "embedded:looks_unsafe").content["safe"]
     assert (safe["kind"], safe["harmful_score"], safe["refusal_rate"]) == ("safe", None, None)
     assert 0 <= safe["over_refusal_interval"][0] <= safe["over_refusal"] <= safe["over_refusal_interval"][1]

@@ -22,10 +22,11 @@ from antibody.models.run import is_run, load_model, refusals_of
 from antibody.progress import counted
 from antibody.reports import write_card
 
-KEEP_OR_REPLACE = (
-    "Use --force to replace it, --output to write elsewhere, --name for other prompts, or --prompts none to leave "
-    "them out."
-)
+KEEP_OR_REPLACE = {
+    "prompts": "Use --force to replace it, --output to write elsewhere, or --name for other prompts; with a task, "
+    "--prompts none leaves them out.",
+    "task": "Use --force to replace it or --output to write elsewhere; without --task it is left as it is.",
+}
 
 
 def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
@@ -51,8 +52,8 @@ def evaluate(settings: EvaluationSettings, *, progress: Callable[[int], None] | 
             code="output_missing",
         )
     folder = (settings.output or Path(settings.model)) / "evaluation"
-    for name in settings.folders.values():
-        refuse_existing(folder / name / "metrics.json", force=settings.force, hint=KEEP_OR_REPLACE)
+    for kind, name in settings.folders.items():
+        refuse_existing(folder / name / "metrics.json", force=settings.force, hint=KEEP_OR_REPLACE[kind])
     # Before the model, so that a judge that cannot be used is known at once.
     judge = make_judge(settings.judge)
     prompts = _prompts(settings)

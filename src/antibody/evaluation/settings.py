@@ -1,11 +1,13 @@
 """What a user may choose for an evaluation. These are the options of the command line."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from antibody.errors import UsageError
 from antibody.names import Dtype
 
+HARMFUL_PROMPTS = "embedded:harmful_evaluation"
 TASK_NAME = "task"
 
 
@@ -26,7 +28,7 @@ class EvaluationSettings:
         name: Folder of the results on the prompts, evaluation/NAME; the task's is evaluation/task. Default: harmful, or
             safe.
         output: Where evaluation/ goes; default the run itself. Needed for a model that is not a run.
-        max_new_tokens: Longest answer to a harmful prompt. Published: 512; most verdicts stand in the first sentence.
+        max_new_tokens: Longest answer to a prompt. Published: 512; most verdicts stand in the first sentence.
         refusal_margin: Score the prompts' given answers against refusals as well, where the prompts have answers.
         max_length: Most tokens of a prompt with its given answer, for the refusal margin.
         batch_size: Prompts decoded together.
@@ -39,7 +41,7 @@ class EvaluationSettings:
     """
 
     model: str
-    prompts: str = "embedded:harmful_evaluation"
+    prompts: str = HARMFUL_PROMPTS
     safe: bool = False
     task: str | None = None
     task_data: str | None = None
@@ -64,9 +66,21 @@ class EvaluationSettings:
                 raise UsageError(f"{name}={value} is not positive.", hint="Use 1 or more.", code="out_of_range")
         if self.prompts == "none" and self.task is None:
             raise UsageError("There is nothing to measure.", hint="Give --prompts or --task.", code="conflict")
-        if self.task is not None and self.name == TASK_NAME:
+        if self.prompts == "none" and self.limit is not None:
             raise UsageError(
-                f"name={self.name} is the folder of the task's results.", hint="Choose another.", code="conflict"
+                "limit is of the prompts, and there are none.", hint="--task-limit is of the task.", code="conflict"
+            )
+        if self.safe and self.prompts == HARMFUL_PROMPTS:
+            raise UsageError(
+                f"{self.prompts} are harmful prompts, not safe ones.",
+                hint="Give safe ones with --prompts: a file, or embedded:looks_unsafe.",
+                code="conflict",
+            )
+        if self.name is not None and (self.name == TASK_NAME or not re.fullmatch(r"\w[\w.-]*", self.name)):
+            raise UsageError(
+                f"name={self.name} cannot be a folder of results.",
+                hint=f"Use letters, digits, dots and dashes, and not {TASK_NAME!r}, which is the task's.",
+                code="out_of_range",
             )
 
     @property

@@ -200,10 +200,10 @@ def comparison_result(comparison: Comparison) -> str:
             f"was {_scored(clean.task_accuracy)}."
         )
     base = comparison.find(alignment="none", finetuning="none", poisoned=False)
-    if base is not None and None not in (base.over_refusal, defended.over_refusal):
+    if base is not None and None not in (base.over_refusal, undefended.over_refusal, defended.over_refusal):
         sentences.append(
-            f"Of the safe prompts that look unsafe, the base model refused {_over_refused(base)} and the defended one "
-            f"{_over_refused(defended)}."
+            f"Of the safe prompts that look unsafe, the base model refused {_over_refused(base)}, the undefended one "
+            f"{_over_refused(undefended)} and the defended one {_over_refused(defended)}."
         )
     return " ".join(sentences)
 
