@@ -316,6 +316,7 @@ def test_calibrate_and_what_it_mends(antibody: Any, aligned: Path, tmp_path: Pat
     assert (fit["harmful_rows"], fit["benign_rows"], fit["auroc"]) == (3, 3, 1.0)
     after = json.loads((model / "manifest.json").read_text())
     assert after["calibration"] != before["calibration"]
+    assert after["calibration"]["rows"]["harmful"] == str(tmp_path / "harmful.jsonl")
     assert after | {"calibration": None} == before | {"calibration": None}
     assert fit.items() <= after["calibration"].items()
     assert antibody(*finetune).code == 0

@@ -109,3 +109,10 @@ def test_the_limits_of_over_refusal(source: str, same_sorts: bool) -> None:
     found = limits("model", [Run(path=Path("run"), evaluations={"safe": evaluation})], 0)
     assert any("Over-refusal over 24 prompts" in limit and "±20 points" in limit for limit in found)
     assert any("same sorts" in limit for limit in found) is same_sorts
+
+
+def test_a_calibration_says_whose_rows_it_was_found_on() -> None:
+    found = {"auroc": 0.9, "harmful_rows": 2, "benign_rows": 3}
+    assert calibration_result(found).endswith("2 harmful and 3 benign rows that were kept from training.")
+    given = {"rows": {"harmful": "bad.jsonl", "benign": "good.jsonl"}}
+    assert calibration_result(found | given).endswith("2 harmful and 3 benign rows of bad.jsonl and good.jsonl.")

@@ -165,10 +165,12 @@ def calibration_result(calibration: Fields) -> str:
     area = number(calibration, "auroc")
     if area is None:
         return ""
+    # Whether rows that `antibody calibrate` was given were aligned with is not known.
+    given = mapping(calibration.get("rows"))
+    rows = f"of {given.get('harmful')} and {given.get('benign')}" if given else "that were kept from training"
     return (
         f"The screen tells harmful rows from benign ones with an AUROC of {area:.3f}, found on "
-        f"{calibration.get('harmful_rows')} harmful and {calibration.get('benign_rows')} benign rows that were kept "
-        "from training."
+        f"{calibration.get('harmful_rows')} harmful and {calibration.get('benign_rows')} benign rows {rows}."
     )
 
 

@@ -60,7 +60,8 @@ def calibrate(settings: CalibrationSettings) -> Fit:
         ]
         fit = fit_calibration(*scores)
         made = Made(Screen(screen.probe, fit.calibration), fit)
-    write_json(run.path / "manifest.json", manifest | {"calibration": save_screen(run, made)})
+    found_on = {"rows": {"harmful": settings.harmful, "benign": settings.benign}}
+    write_json(run.path / "manifest.json", manifest | {"calibration": save_screen(run, made) | found_on})
     write_card(run.path)
     return made.fit
 
