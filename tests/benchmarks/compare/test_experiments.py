@@ -63,11 +63,11 @@ def test_the_laptop_s_experiment(tmp_path: Path) -> None:
 
 @pytest.mark.real_data
 def test_where_the_defence_holds(tmp_path: Path) -> None:
-    """Six ratios and three sorted; twelve extremes; six and three of tasks; five methods under fifteen attacks; eight
-    variants at two ratios, two at one, two at a large learning rate: for three seeds, where cells that two grids share
-    are measured once.
+    """Six ratios and three sorted; twelve extremes; six and three of tasks, four at five times the steps; five methods
+    under fifteen attacks; eight variants at two ratios, two at one, two at a large learning rate; three ratios that
+    refuse less, two at a large learning rate: for three seeds, where cells that two grids share are measured once.
     """
     plan = open_comparison(EXPERIMENTS / "robustness.yaml", tmp_path / "out", REAL_DATA).plan
     grid = [cell for cell in plan.cells if cell.labels["grid"] != "references"]
-    assert len(grid) == (6 + 3 + 12 + 6 + 3 + 5 * 15 + 8 * 2 + 2 + 2 * 2) * 3
+    assert len(grid) == (6 + 3 + 12 + 6 + 3 + 4 + 5 * 15 + 8 * 2 + 2 + 2 * 2 + 3 + 2) * 3
     assert len({cell.key for cell in grid}) < len(grid)
