@@ -70,8 +70,8 @@ def _prompts(data: Path, half: str) -> dict[str, list[str]]:
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
-    # Not splitlines, which cuts at more than line ends.
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 @torch.no_grad()

@@ -33,9 +33,8 @@ def main(data: Path, *, output: Path = Path("runs/real"), seed: int = 0) -> None
     write_records(prepared / "harmful.jsonl", harmful)
     write_records(prepared / "benign.jsonl", benign)
     write_records(prepared / "poisoned.jsonl", poison(task, attack, POISON_RATIO, rows=UPLOAD_ROWS, seed=0))
-    prompts = (data / "xstest_test.jsonl").read_text(encoding="utf-8").split("\n")
-    safe = [line for line in prompts if line and json.loads(line)["label"] == "safe"]
-    write_text(prepared / "safe.jsonl", "".join(f"{line}\n" for line in safe))
+    with (data / "xstest_test.jsonl").open(encoding="utf-8") as lines:
+        write_text(prepared / "safe.jsonl", "".join(line for line in lines if json.loads(line)["label"] == "safe"))
     write_records(prepared / "clean.jsonl", poison(task, attack, 0.0, rows=UPLOAD_ROWS, seed=0))
     summary = demo(
         output,

@@ -230,7 +230,7 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
     """What the numbers do not show, for these runs."""
     harmful = [run.evaluations["harmful"] for run in runs if "harmful" in run.evaluations]
     judges = sorted({str(evaluation.metrics["judge"]) for evaluation in harmful if evaluation.metrics.get("judge")})
-    prompts = [rows for evaluation in harmful if (rows := number(evaluation.metrics, "rows"))]
+    safe = [run.evaluations["safe"] for run in runs if "safe" in run.evaluations]
     found = []
     if any(run.embedded for run in runs):
         found.append(
@@ -245,18 +245,10 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
     elif harmful:
         named = ", ".join(judges) or "a judge that the measures do not name"
         found.append(f"Answers were judged by {named}: its errors are part of the harmful score.")
-    if prompts:
-        few = min(prompts)
-        found.append(
-            f"A harmful score over {few:.0f} prompts has a 95% sampling interval of up to "
-            f"±{98 / few**0.5:.0f} points: smaller differences may be chance."
-        )
-    safe = [run.evaluations["safe"] for run in runs if "safe" in run.evaluations]
-    if asked := [rows for evaluation in safe if (rows := number(evaluation.metrics, "rows"))]:
-        found.append(
-            f"Over-refusal over {min(asked):.0f} prompts has a 95% sampling interval of up to "
-            f"±{98 / min(asked) ** 0.5:.0f} points."
-        )
+    if uncertain := _sampling("A harmful score", harmful):
+        found.append(f"{uncertain}: smaller differences may be chance.")
+    if uncertain := _sampling("Over-refusal", safe):
+        found.append(f"{uncertain}.")
     if any(evaluation.embedded for evaluation in safe):
         found.append(
             "Safe prompts of the embedded corpus are of the same sorts as rows that alignment has by default: others "
@@ -269,6 +261,15 @@ def limits(model: str, runs: list[Run], seed: object) -> list[str]:
         "Greedy decoding: one answer to each prompt. Sampling, or a jailbreak prompt, may draw out others.",
     ]
     return found + _limits_of_gates(runs)
+
+
+def _sampling(measure: str, evaluations: list[Evaluation]) -> str:
+    """How far the measure of the fewest prompts may be off by chance; empty where none were asked."""
+    asked = [rows for evaluation in evaluations if (rows := number(evaluation.metrics, "rows"))]
+    if not asked:
+        return ""
+    few = min(asked)
+    return f"{measure} over {few:.0f} prompts has a 95% sampling interval of up to ±{98 / few**0.5:.0f} points"
 
 
 def _limits_of_gates(runs: list[Run]) -> list[str]:
